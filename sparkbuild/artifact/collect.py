@@ -1,0 +1,95 @@
+"""Gather what an artifact holds: the tools, every library of the build that they need, the facts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sparkbuild.artifact.manifest import File
+from sparkbuild.build.configure import Configured
+from sparkbuild.errors import CompileError
+from sparkbuild.files import sha256_file
+from sparkbuild.inspection.elf import ElfFacts, read_elf
+from sparkbuild.inspection.fatbin import device_code
+
+_RUNPATH = "$ORIGIN"
+
+
+def collect(
+    configured: Configured, targets: Iterable[str], roles: Mapping[str, str], processor: str, into: Path
+) -> tuple[File, ...]:
+    """Copy the targets and their libraries to ``into`` and describe each file.
+
+    A library is copied under its soname, the name by which it is looked for. Raises CompileError
+    when a file is missing, for another machine, or would not find its libraries.
+    """
+    role_of = {target: role for role, target in roles.items()}
+    libraries = _libraries(configured)
+    into.mkdir(parents=True)
+    files: dict[str, File] = {}
+    queue = [(t, _artifact(configured, t)) for t in targets]
+    while queue:
+        name, path = queue.pop(0)
+        if name in files:
+            continue
+        facts = read_elf(path)
+        _check(path, facts, processor)
+        shutil.copyfile(path, into / name)
+        (into / name).chmod(0o755)
+        files[name] = _describe(into / name, facts, role_of.get(name, ""), libraries)
+        queue += [(n, libraries[n]) for n in facts.needed if n in libraries]
+    return tuple(files[n] for n in sorted(files))
+
+
+def _artifact(configured: Configured, target: str) -> Path:
+    path = configured.build_dir / configured.targets[target].artifacts[0]
+    if not path.is_file():
+        raise CompileError(
+            f"{target} was not made although ninja reported success",
+            where=str(path),
+            remedy="a compiler that exits 0 and writes nothing is at work; see build.log",
+        )
+    return path
+
+
+def _libraries(configured: Configured) -> dict[str, Path]:
+    """Return the shared libraries that were built, by soname."""
+    found = {}
+    for target in configured.targets.values():
+        if target.kind in ("SHARED_LIBRARY", "MODULE_LIBRARY") and target.artifacts:
+            path = configured.build_dir / target.artifacts[0]
+            if path.is_file():
+                found[read_elf(path).soname or path.name] = path
+    return found
+
+
+def _check(path: Path, facts: ElfFacts, processor: str) -> None:
+    if facts.machine != processor:
+        raise CompileError(
+            f"{path.name} is for {facts.machine}, not {processor}",
+            where=str(path),
+            remedy="the toolchain was not used; see configure.log",
+        )
+    if facts.runpath != _RUNPATH:
+        raise CompileError(
+            f"{path.name} looks for libraries in {facts.runpath or 'no folder of its own'}, not {_RUNPATH}",
+            where=str(path),
+            remedy="the project sets an RPATH of its own; see configure.log",
+        )
+
+
+def _describe(path: Path, facts: ElfFacts, role: str, libraries: Mapping[str, Path]) -> File:
+    return File(
+        path=f"bin/{path.name}",
+        sha256=sha256_file(path),
+        size=path.stat().st_size,
+        machine=facts.machine,
+        role=role or ("tool" if facts.interpreter else "library"),
+        build_id=facts.build_id,
+        runpath=facts.runpath,
+        glibc=facts.glibc,
+        needed=facts.needed,
+        external=tuple(n for n in facts.needed if n not in libraries),
+        device_code=device_code(path),
+    )

@@ -1,0 +1,128 @@
+"""From a plan to built files: a hermetic environment, a checked configure, ninja."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cmake as cmake_package
+import msgspec
+import ninja as ninja_package
+
+from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.catalog.records import Recipe
+from sparkbuild.errors import MissingError
+from sparkbuild.files import Folders, from_json, to_json, write_whole
+from sparkbuild.planning import Plan
+from sparkbuild.progress import Progress
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """CMake and ninja, from their packages: paths and versions."""
+
+    cmake: Path
+    cmake_version: str
+    ninja: Path
+    ninja_version: str
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A finished build: its folder, what CMake made of the plan, what was compiled, how long."""
+
+    build_dir: Path
+    configured: configure.Configured
+    commands: commands.Commands
+    timeline: ninja.Timeline
+    jobs: jobs.Jobs
+    environment: dict[str, str]
+    cpu_seconds: float
+
+
+def find_tools() -> Tools:
+    """Return the cmake and ninja that came with this installation."""
+    cmake, ninja_path = Path(cmake_package.CMAKE_BIN_DIR, "cmake"), Path(ninja_package.BIN_DIR, "ninja")
+    for tool in (cmake, ninja_path):
+        if not tool.is_file():
+            raise MissingError(
+                f"{tool.name} is missing", where=str(tool), remedy="pip install --force-reinstall cmake ninja"
+            )
+    return Tools(cmake, cmake_package.__version__, ninja_path, ninja_package.__version__)
+
+
+def environment(plan: Plan, work: Path) -> dict[str, str]:
+    """Return the build's whole environment; nothing of the caller's is passed on.
+
+    Git is kept from finding a repository around the source; HOME and TMPDIR are the build's own.
+    """
+    home, temp = work / "home", work / "tmp"
+    for folder in (home, temp):
+        folder.mkdir(parents=True, exist_ok=True)
+    return plan.environment | {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(temp),
+        "GIT_CEILING_DIRECTORIES": str(plan.source.path.parent),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "CMAKE_COLOR_DIAGNOSTICS": "OFF",
+    }
+
+
+def build_dir(plan: Plan, folders: Folders) -> Path:
+    """Return the folder in which a plan is built; the same plan goes on in the same folder."""
+    return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
+
+
+def build(
+    plan: Plan, recipe: Recipe, folders: Folders, *, asked_jobs: int | None, progress: Progress
+) -> Built:
+    """Configure, check and compile a plan.
+
+    Raises ConfigureError or CompileError. What was built stays, so that a second call goes on.
+    """
+    tools = find_tools()
+    where = build_dir(plan, folders)
+    env = environment(plan, where / ".env")
+    with _plain_umask():
+        progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
+        argv = configure.command(plan, tools.cmake, tools.ninja, where)
+        configured = configure.configure(plan, recipe.failures, argv, where, env)
+        for warning in configured.deprecated:
+            progress.note(f"deprecated: {warning}")
+        summary = commands.check(plan, tools.ninja, where)
+        count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=asked_jobs)
+        progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
+        before = _children_cpu()
+        earlier = _timings(plan, folders)
+        line = ninja.build(
+            tools.ninja,
+            where,
+            plan.targets,
+            jobs=count.count,
+            env=env,
+            steps=recipe.steps,
+            earlier=from_json(earlier.read_bytes(), ninja.Timeline) if earlier.exists() else None,
+            progress=progress,
+        )
+    write_whole(earlier, to_json(line))
+    return Built(where, configured, summary, line, count, env, _children_cpu() - before)
+
+
+def _timings(plan: Plan, folders: Folders) -> Path:
+    return folders.cache / "timings" / f"{plan.engine}-{plan.backend}.json"
+
+
+def _children_cpu() -> float:
+    """Return the CPU seconds of all finished child processes."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@contextlib.contextmanager
+def _plain_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,121 @@
+"""What the compile commands really say: the last -march, and the GPU architectures.
+
+CMake's cache shows what was asked; ninja's compile commands show what every compiler is told. Only
+the commands of the wanted targets count: a project may hold others that set flags of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild import process
+from sparkbuild.errors import ConfigureError
+from sparkbuild.planning import Plan
+
+_MARCH = re.compile(r"-m(?:arch|cpu)=([^\s,'\"]+)")
+_CUDA_ARCH = re.compile(r"(?:compute|sm)_(\d+[af]?)")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry of a compilation database (Clang's JSON Compilation Database format)."""
+
+    directory: str
+    file: str
+    command: str
+    output: str = ""
+
+    @property
+    def is_cuda(self) -> bool:
+        """True for a CUDA source."""
+        return self.file.endswith(".cu")
+
+    @property
+    def march(self) -> str:
+        """The last -march or -mcpu, which is the one that counts; empty when there is none."""
+        found = _MARCH.findall(self.command)
+        return found[-1] if found else ""
+
+    @property
+    def cuda_archs(self) -> frozenset[str]:
+        """The compute capabilities that nvcc is told to compile for, such as 121a."""
+        return frozenset(_CUDA_ARCH.findall(self.command))
+
+
+class Commands(msgspec.Struct, frozen=True):
+    """A summary of all compile commands: how many name which -march, which GPU architecture."""
+
+    total: int
+    cuda: int
+    march: dict[str, int]
+    cuda_archs: dict[str, int]
+
+
+def read(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Return the compile commands of the targets and all they need (ninja 1.13's compdb-targets).
+
+    Raises ConfigureError when ninja does not know them.
+    """
+    try:
+        done = process.run([ninja, "-C", build_dir, "-t", "compdb-targets", *targets])
+        entries = msgspec.json.decode(
+            done.output.partition("[")[1] + done.output.partition("[")[2], type=list[Entry]
+        )
+    except (process.ProcessError, msgspec.DecodeError) as problem:
+        raise ConfigureError(
+            "ninja lists no compile commands", where=str(build_dir), remedy="configure again"
+        ) from problem
+    return tuple(e for e in entries if e.output.endswith(".o"))
+
+
+def summarise(entries: tuple[Entry, ...]) -> Commands:
+    """Count the -march values and GPU architectures over all commands."""
+    march: dict[str, int] = {}
+    archs: dict[str, int] = {}
+    for entry in entries:
+        march[entry.march] = march.get(entry.march, 0) + 1
+        for arch in entry.cuda_archs:
+            archs[arch] = archs.get(arch, 0) + 1
+    return Commands(len(entries), sum(e.is_cuda for e in entries), march, archs)
+
+
+def check(plan: Plan, ninja: Path, build_dir: Path) -> Commands:
+    """Raise ConfigureError when a compile command contradicts the plan; return the summary.
+
+    The wanted -march must be there, and no other may win anywhere; every CUDA source must be
+    compiled for the wanted compute capability, its architecture-specific form included.
+    """
+    entries = read(ninja, build_dir, plan.targets)
+    found = summarise(entries)
+    wanted = {f.removeprefix("-march=") for f in plan.compilers.flags}
+    for entry in entries if wanted else ():
+        if entry.march and entry.march not in wanted:
+            raise _contradiction(f"-march={entry.march} wins over -march={min(wanted)}", entry)
+    if wanted and not wanted & found.march.keys():
+        raise ConfigureError(
+            f"-march={min(wanted)} is on no compile command at all",
+            where=str(build_dir),
+            remedy="the recipe's arm_arch intent does not reach the compiler",
+        )
+    arch = (plan.value("CMAKE_CUDA_ARCHITECTURES") or "").split("-")[0]
+    for entry in entries if plan.cuda and arch[:1].isdigit() else ():
+        if entry.is_cuda and {a.rstrip("af") for a in entry.cuda_archs} != {arch.rstrip("af")}:
+            raise _contradiction(f"compiled for {sorted(entry.cuda_archs)}, not {arch}", entry)
+    if plan.cuda and not found.cuda:
+        raise ConfigureError(
+            "the CUDA backend was asked for and no CUDA source is compiled",
+            where=str(build_dir),
+            remedy="the project turned CUDA off; see configure.log",
+        )
+    return found
+
+
+def _contradiction(what: str, entry: Entry) -> ConfigureError:
+    return ConfigureError(
+        f"{Path(entry.file).name}: {what}",
+        where=shlex.join(shlex.split(entry.command))[:2000],
+        remedy="something in the project overrides the toolchain's flag",
+    )

@@ -1,0 +1,169 @@
+"""Run CMake's configure step and compare what was asked with what CMake made of it.
+
+CMake goes on where a person would stop: an option that no project declares is a warning at the end,
+a missing CUDA a line among hundreds. Here each of them is an error that says which and why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+from scikit_build_core.file_api.query import stateless_query
+from scikit_build_core.file_api.reply import load_reply_dir
+
+from sparkbuild import process
+from sparkbuild.catalog.records import Failure
+from sparkbuild.errors import ConfigureError, did_you_mean
+from sparkbuild.files import write_whole
+from sparkbuild.planning import Definition, Plan
+
+_UNUSED = re.compile(r"Manually-specified variables were not used by the project:\n((?:\s*\n|[ \t]+\S+\n)+)")
+_DEPRECATED = re.compile(r"\b([A-Z][A-Z0-9_]{3,})\b[^\n]{0,40}\bis deprecated\b[^\n]*")
+_TRUE, _FALSE = {"ON", "YES", "TRUE", "Y", "1"}, {"OFF", "NO", "FALSE", "N", "0", "", "IGNORE", "NOTFOUND"}
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A CMake target and the files it makes, relative to the build folder."""
+
+    name: str
+    kind: str
+    artifacts: tuple[str, ...]
+
+
+class CacheEntry(msgspec.Struct, frozen=True):
+    """One entry of CMake's cache. Type UNINITIALIZED means that no project declared it."""
+
+    name: str
+    type: str
+    value: str
+    help: str = ""
+
+
+class Configured(msgspec.Struct, frozen=True):
+    """A configured build folder: the command, the cache, the targets and CMake's warnings."""
+
+    build_dir: Path
+    command: tuple[str, ...]
+    cache: dict[str, CacheEntry]
+    targets: dict[str, Target]
+    deprecated: tuple[str, ...]
+
+
+def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str, ...]:
+    """Return the configure command; a definition is one argument, no shell ever sees it."""
+    given = tuple(f"-D{d.name}={d.value}" for d in plan.definitions)
+    base = (str(cmake), "-S", str(plan.source.path), "-B", str(build_dir), "-G", "Ninja")
+    return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", *given)
+
+
+def configure(
+    plan: Plan, failures: Iterable[Failure], argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str]
+) -> Configured:
+    """Configure and check. Raises ConfigureError; CMake's output is in configure.log."""
+    build_dir.mkdir(parents=True, exist_ok=True)
+    stateless_query(build_dir)
+    log = build_dir / "configure.log"
+    with process.stream(argv, env=env, cwd=build_dir) as running:
+        output = "\n".join(running) + "\n"
+    write_whole(log, output.encode())
+    check_output(output, running.returncode or 0, plan.backend, failures, log)
+    configured = read(build_dir, argv, output)
+    check_definitions(plan.definitions, configured, unused(output), log)
+    check_targets(plan.targets, configured, log)
+    return configured
+
+
+def read(build_dir: Path, argv: tuple[str, ...] = (), output: str = "") -> Configured:
+    """Read a configured folder through CMake's file API."""
+    try:
+        reply = load_reply_dir(build_dir / ".cmake/api/v1/reply").reply
+    except (OSError, IndexError, ExceptionGroup) as problem:
+        raise ConfigureError("CMake left no readable file API reply", where=str(build_dir)) from problem
+    if reply.cache_v2 is None or reply.codemodel_v2 is None:
+        raise ConfigureError("CMake's file API reply lacks its cache or its targets", where=str(build_dir))
+    cache = {
+        e.name: CacheEntry(
+            e.name, e.type, e.value, next((p.value for p in e.properties if p.name == "HELPSTRING"), "")
+        )
+        for e in reply.cache_v2.entries
+    }
+    targets = {
+        t.name: Target(t.name, t.type, tuple(str(a.path) for a in t.artifacts))
+        for t in reply.codemodel_v2.configurations[0].targets
+    }
+    deprecated = tuple(dict.fromkeys(m[0].strip() for m in _DEPRECATED.finditer(output)))
+    return Configured(build_dir, argv, cache, targets, deprecated)
+
+
+def unused(output: str) -> tuple[str, ...]:
+    """Return the definitions that CMake says nobody read."""
+    return tuple(name for block in _UNUSED.findall(output) for name in block.split())
+
+
+def check_output(output: str, code: int, backend: str, failures: Iterable[Failure], log: Path) -> None:
+    """Raise ConfigureError when CMake failed or said a line that the recipe knows to mean failure."""
+    for failure in failures:
+        line = next((x for x in output.splitlines() if re.search(failure.pattern, x)), None)
+        if line is not None and backend in failure.backends:
+            raise ConfigureError(
+                f"{failure.meaning} (CMake said: {line.strip()})", where=str(log), remedy=failure.remedy
+            )
+    if code != 0:
+        start = output.find("CMake Error")
+        shown = output[start:] if start >= 0 else output
+        raise ConfigureError(
+            f"CMake failed with exit code {code}",
+            where=str(log),
+            remedy="see its own words above; 'sparkbuild doctor' checks the tools",
+            output=shown[-4000:] if start < 0 else shown[:4000],
+        )
+
+
+def check_definitions(
+    definitions: Iterable[Definition], configured: Configured, unread: Iterable[str], log: Path
+) -> None:
+    """Raise ConfigureError for a definition that nobody declared, or that did not keep its value."""
+    dead = set(unread)
+    known = [e.name for e in configured.cache.values() if e.type not in ("UNINITIALIZED", "INTERNAL")]
+    for definition in definitions:
+        where = f"-D {definition.name}={definition.value} ({definition.origin}); {log}"
+        entry = configured.cache.get(definition.name)
+        if definition.name in dead and definition.origin != "sparkbuild":
+            raise ConfigureError(
+                f"the project does not declare or read {definition.name}: it would change nothing",
+                where=where,
+                remedy=did_you_mean(definition.name, known) + "a dead definition must go",
+            )
+        if entry is None or not same(entry, definition.value):
+            found = "is gone from the cache" if entry is None else f"became {entry.value!r}"
+            raise ConfigureError(
+                f"{definition.name} was asked to be {definition.value!r} and {found}",
+                where=where,
+                remedy="something in the project overrides it; see configure.log",
+            )
+
+
+def same(entry: CacheEntry, asked: str) -> bool:
+    """Return whether a cache entry holds what was asked; booleans have many spellings."""
+    if entry.value == asked:
+        return True
+    found, wanted = entry.value.upper(), asked.upper()
+    if entry.type == "BOOL":
+        return (found in _TRUE) == (wanted in _TRUE) and {found, wanted} <= _TRUE | _FALSE
+    if entry.type in ("FILEPATH", "PATH"):
+        return Path(entry.value) == Path(asked)
+    return False
+
+
+def check_targets(wanted: Iterable[str], configured: Configured, log: Path) -> None:
+    """Raise ConfigureError when a target of the recipe does not exist here."""
+    for target in wanted:
+        if target not in configured.targets:
+            raise ConfigureError(
+                f"this source has no target {target!r}",
+                where=str(log),
+                remedy=did_you_mean(target, configured.targets) + "mend the recipe's targets",
+            )

@@ -1,0 +1,225 @@
+"""Run ninja, tell how far it is, and read a failure out of its output."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild import process
+from sparkbuild.catalog.records import Steps
+from sparkbuild.errors import CompileError, MissingError, SparkbuildError
+from sparkbuild.progress import Progress
+
+_STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)$")
+_OUTPUT_LIMIT = 200  # lines of a failing command that are shown
+
+# What a failed command's output gives away, and what mends it.
+_CAUSES = (
+    (r"No space left on device", "the disk is full", "free some space and run the same command again"),
+    (
+        r"Killed|signal terminated program|\[code=137\]",
+        "the compiler was killed, most likely for want of memory",
+        "run again with fewer --jobs",
+    ),
+    (
+        r"target specific option mismatch",
+        "the compiler accepts the CPU flag but not its intrinsics (the GCC fault on GB10)",
+        "use another compiler version; 'sparkbuild doctor' shows which prove the fix",
+    ),
+    (
+        r"Unsupported gpu architecture|is not defined for option 'gpu-architecture'",
+        "this CUDA does not know the GPU",
+        "use CUDA 12.9 or newer for sm_121; 'sparkbuild doctor' shows which one is used",
+    ),
+    (
+        r"unsupported GNU version",
+        "this CUDA does not support so new a GCC",
+        "install an older g++ (see nvcc's host compiler table)",
+    ),
+    (
+        r"undefined reference to [`']cu[A-Z]|libcuda\.so\.1.*not found",
+        "the CUDA driver library is missing at link time",
+        "use the driver stub; 'sparkbuild doctor' shows the toolkit",
+    ),
+    (
+        r"lib(cudart|cublas)\S*, needed by .* not found",
+        "the linker does not find CUDA's libraries behind a library",
+        "-Wl,-rpath-link must name the toolkit's library folder",
+    ),
+)
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """What each step took: milliseconds from start to end by output file."""
+
+    steps: dict[str, tuple[int, int]]
+
+    @property
+    def cpu_like_seconds(self) -> float:
+        """The sum of all steps' wall seconds: close to CPU seconds when jobs do not exceed cores."""
+        return sum(end - start for start, end in self.steps.values()) / 1000
+
+
+class NinjaFailure(msgspec.Struct, frozen=True):
+    """A failed step: the file it should have made, its command, and what that command said."""
+
+    output_file: str
+    command: str
+    said: str
+
+
+class _KilledForMemoryError(SparkbuildError):
+    """The out-of-memory killer hit a compiler; fewer jobs may do."""
+
+
+def build(
+    ninja: Path,
+    build_dir: Path,
+    targets: tuple[str, ...],
+    *,
+    jobs: int,
+    env: Mapping[str, str],
+    steps: Steps,
+    earlier: Timeline | None,
+    progress: Progress,
+) -> Timeline:
+    """Build the targets. Raises CompileError with the failing command's own output.
+
+    When a compiler is killed for memory the rest is built with half the jobs, once.
+    """
+    argv = (str(ninja), "-C", str(build_dir), "-j", "{jobs}", *targets)
+    costs = _Costs(steps, earlier)
+    todo = _planned(ninja, build_dir, targets, env)
+    try:
+        _run(argv, jobs, build_dir, env, _Meter(todo, costs, jobs, progress))
+    except _KilledForMemoryError as problem:
+        if jobs == 1:
+            raise CompileError(
+                problem.what, where=problem.where, remedy=problem.remedy, output=problem.output
+            ) from None
+        fewer = max(1, jobs // 2)
+        progress.note(
+            f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
+        )
+        todo = _planned(ninja, build_dir, targets, env)
+        try:
+            _run(argv, fewer, build_dir, env, _Meter(todo, costs, fewer, progress))
+        except _KilledForMemoryError as again:
+            raise CompileError(
+                again.what, where=again.where, remedy=again.remedy, output=again.output
+            ) from None
+    return timeline(build_dir)
+
+
+def timeline(build_dir: Path) -> Timeline:
+    """Read .ninja_log (version 5 to 7: start, end, mtime, output, hash; milliseconds)."""
+    steps: dict[str, tuple[int, int]] = {}
+    log = build_dir / ".ninja_log"
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+        fields = line.split("\t")
+        if len(fields) == 5 and fields[0].isdigit() and fields[1].isdigit():  # noqa: PLR2004 - see docstring
+            steps[fields[3]] = int(fields[0]), int(fields[1])
+    return Timeline(steps)
+
+
+class _Costs:
+    """Seconds that a step is expected to take: as measured earlier, else by the recipe's weights."""
+
+    def __init__(self, steps: Steps, earlier: Timeline | None) -> None:
+        self._steps = steps
+        self._earlier = earlier.steps if earlier else {}
+
+    def of(self, output: str) -> float:
+        if output in self._earlier:
+            start, end = self._earlier[output]
+            return (end - start) / 1000
+        suffix = Path(output.removesuffix(".o")).suffix
+        return self._steps.seconds.get(suffix, self._steps.default_seconds)
+
+
+class _Meter:
+    """Turns finished steps into progress, with the seconds left."""
+
+    def __init__(self, todo: list[str], costs: _Costs, jobs: int, progress: Progress) -> None:
+        self._costs = costs
+        self._left = sum(costs.of(o) for o in todo)
+        self._all, self._done = self._left, 0.0
+        self._jobs = jobs
+        self._progress = progress
+        self._began = time.monotonic()
+
+    def step(self, number: int, total: int, text: str) -> None:
+        cost = self._costs.of(text.rpartition(" ")[2])
+        self._left = max(0.0, self._left - cost)
+        self._done += cost
+        elapsed = time.monotonic() - self._began
+        # Weights are guesses: after a few steps this machine's own speed corrects them.
+        known = self._done > 0.02 * self._all and elapsed > 1.0
+        pace = elapsed / self._done if known else 1.0 / self._jobs
+        self._progress.advance(number, total, text, self._left * pace)
+
+
+def _planned(ninja: Path, build_dir: Path, targets: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
+    """Return the outputs that ninja would make, from a dry run."""
+    done = process.run(
+        [ninja, "-C", build_dir, "-n", *targets],
+        env={**env, "NINJA_STATUS": "[%f/%t] "},
+        check=False,
+        timeout=120,
+    )
+    found = (_STEP.match(line) for line in done.output.splitlines())
+    return [m[3].rpartition(" ")[2] for m in found if m]
+
+
+def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, str], meter: _Meter) -> None:
+    args = [a.format(jobs=jobs) for a in argv]
+    log = build_dir / "build.log"
+    failing: list[list[str]] = []
+    try:
+        with (
+            log.open("a", encoding="utf-8") as out,
+            process.stream(args, env={**env, "NINJA_STATUS": "[%f/%t] "}, cwd=build_dir) as running,
+        ):
+            for line in running:
+                out.write(line + "\n")
+                if match := _STEP.match(line):
+                    meter.step(int(match[1]), int(match[2]), match[3])
+                if line.startswith("FAILED: "):
+                    failing.append([line])
+                elif failing and not match and not line.startswith("ninja: "):
+                    failing[-1].append(line)
+                elif failing and match:
+                    failing.append([])
+    except process.ProcessError as problem:
+        raise MissingError(f"ninja did not start: {problem}", remedy="install sparkbuild again") from problem
+    if running.returncode:
+        raise _explain([f for f in failing if f], running.returncode, log)
+
+
+def _explain(failing: list[list[str]], code: int, log: Path) -> SparkbuildError:
+    if not failing:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        return CompileError(
+            f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
+        )
+    failure = read_failure(failing[0])
+    cause = next(((why, mend) for text, why, mend in _CAUSES if re.search(text, "\n".join(failing[0]))), None)
+    what = f"{failure.output_file} could not be made" + (f": {cause[0]}" if cause else "")
+    kind = _KilledForMemoryError if cause and "memory" in cause[0] else CompileError
+    return kind(
+        what,
+        where=f"{failure.command[:2000]}\n  log: {log}",
+        remedy=cause[1] if cause else "the output above is that command's own; the whole log is named below",
+        output=failure.said,
+    )
+
+
+def read_failure(lines: list[str]) -> NinjaFailure:
+    """Read one FAILED block: ``FAILED: [code=1] OUTPUT``, the command, then what it said."""
+    head = re.sub(r"^FAILED: (\[code=\d+\] )?", "", lines[0]).strip()
+    command = lines[1] if len(lines) > 1 else ""
+    return NinjaFailure(head, command, "\n".join(lines[2 : 2 + _OUTPUT_LIMIT]))

@@ -1,0 +1,187 @@
+"""The catalogue: recipes and toolchains, shipped ones and a user's own, typed and checked on load.
+
+A folder of the catalogue has the same shape everywhere: recipes/NAME.toml, patches/NAME/*.patch,
+toolchains/NAME.toml and toolchains/cuda/NAME.toml. Later folders win over the shipped one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sparkbuild.catalog.records import CudaWheels, Recipe, Shelf, Toolchain
+from sparkbuild.errors import UsageError, did_you_mean
+from sparkbuild.files import Folders, sha256_bytes
+
+R = TypeVar("R", Recipe, Toolchain, CudaWheels)
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The folders that are searched, the shipped one first."""
+
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def default(cls, folders: Folders, extra: Sequence[Path] = ()) -> Catalog:
+        """Return the shipped folder, the config folder, SPARKBUILD_CATALOG's and ``extra``."""
+        listed = os.environ.get("SPARKBUILD_CATALOG", "")
+        named = [Path(p) for p in listed.split(os.pathsep) if p] + list(extra)
+        for path in named:
+            if not path.is_dir():
+                raise UsageError(
+                    "no such catalogue folder", where=str(path), remedy="name an existing folder"
+                )
+        return cls((shipped_root(), folders.config, *named))
+
+    def recipes(self) -> dict[str, Shelf[Recipe]]:
+        """Return every recipe by name."""
+        found = {}
+        for path in self.files("recipes"):
+            shelf = load(path, Recipe)
+            patches = sorted((path.parent.parent / "patches" / shelf.record.name).glob("*.patch"))
+            found[shelf.record.name] = msgspec.structs.replace(shelf, patches=tuple(patches))
+        return found
+
+    def toolchains(self) -> dict[str, Shelf[Toolchain]]:
+        """Return every toolchain by name."""
+        return {s.record.name: s for s in (load(p, Toolchain) for p in self.files("toolchains"))}
+
+    def recipe(self, name: str) -> Shelf[Recipe]:
+        """Return a recipe by its name or an alias; an unknown name gets a suggestion."""
+        recipes = self.recipes()
+        names = {alias: s for s in recipes.values() for alias in s.record.aliases} | recipes
+        return _pick("engine", name, names, recipes)
+
+    def toolchain(self, name: str) -> Shelf[Toolchain]:
+        """Return a toolchain by name; an unknown name gets a suggestion."""
+        toolchains = self.toolchains()
+        return _pick("arch", name, toolchains, toolchains)
+
+    def cuda_wheels(self, name: str) -> Shelf[CudaWheels]:
+        """Return a CUDA toolkit's set of wheels."""
+        sets = {s.record.name: s for s in (load(p, CudaWheels) for p in self.files("toolchains/cuda"))}
+        return _pick("set of CUDA wheels", name, sets, sets)
+
+    def files(self, kind: str) -> Iterator[Path]:
+        """Yield the files of one kind, such as recipes, over all folders."""
+        for root in self.roots:
+            yield from sorted((root / kind).glob("*.toml"))
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A file of the catalogue and what is wrong with it, if anything."""
+
+    path: Path
+    problem: UsageError | None = None
+
+
+def check(catalog: Catalog, files: Sequence[Path] = ()) -> tuple[Checked, ...]:
+    """Load each named file, or every file of the catalogue, and say which do not hold."""
+    named = [(p, _kind(p)) for p in files]
+    kinds: dict[str, type] = {"recipes": Recipe, "toolchains": Toolchain, "toolchains/cuda": CudaWheels}
+    every = [(p, kind) for folder, kind in kinds.items() for p in catalog.files(folder)]
+    return tuple(_checked(path, kind) for path, kind in named or every)
+
+
+def _kind(path: Path) -> type:
+    folder = path.absolute().parent
+    return CudaWheels if folder.name == "cuda" else Toolchain if folder.name == "toolchains" else Recipe
+
+
+def _checked(path: Path, kind: type) -> Checked:
+    try:
+        load(path, kind)
+    except UsageError as problem:
+        return Checked(path, problem)
+    return Checked(path)
+
+
+def shipped_root() -> Path:
+    """Return the folder of the shipped recipes: the checkout's, else the installed wheel's."""
+    package = Path(__file__).resolve().parent.parent
+    checkout = package.parent
+    return checkout if (checkout / "recipes").is_dir() else package / "data"
+
+
+def _pick(kind: str, name: str, names: dict[str, Shelf[R]], listed: Iterable[str]) -> Shelf[R]:
+    if name in names:
+        return names[name]
+    raise UsageError(
+        f"unknown {kind} {name!r}",
+        remedy=f"{did_you_mean(name, names)}Known: {', '.join(sorted(listed))}",
+    )
+
+
+def load(path: Path, kind: type[R]) -> Shelf[R]:
+    """Read one file of the catalogue. Raises UsageError with file, key path and remedy."""
+    try:
+        raw = path.read_bytes()
+        data = tomllib.loads(raw.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise UsageError(
+            f"cannot read {path.name}: {problem}", where=str(path), remedy="mend the file"
+        ) from None
+    try:
+        record = msgspec.convert(data, kind)
+    except msgspec.ValidationError as problem:
+        raise _bad_key(path, kind, str(problem)) from None
+    if record.name != path.stem:
+        raise UsageError(
+            f"{path.name} holds the name {record.name!r}", where=f"{path}: name", remedy="make the two equal"
+        )
+    _check(path, record)
+    return Shelf(record, path, sha256_bytes(raw))
+
+
+def _bad_key(path: Path, kind: type[R], message: str) -> UsageError:
+    """Say which key, where, and what the nearest right one is."""
+    text, _, place = message.partition(" - at `$")
+    place = place.rstrip("`").lstrip(".")
+    unknown = re.search(r"unknown field `([^`]+)`", text)
+    if not unknown:
+        return UsageError(
+            text, where=f"{path}: {place or 'top level'}", remedy="see docs/recipes.md for each key"
+        )
+    key = unknown[1]
+    return UsageError(
+        f"unknown key {key!r}",
+        where=f"{path}: {f'{place}.{key}' if place else key}",
+        remedy=did_you_mean(key, _field_names(kind)) + "docs/recipes.md lists every key",
+    )
+
+
+def _field_names(kind: type) -> set[str]:
+    schemas = msgspec.json.schema_components([kind])[1]
+    return {name for part in schemas.values() for name in part.get("properties", {})}
+
+
+def _check(path: Path, record: Recipe | Toolchain | CudaWheels) -> None:
+    """Check what types alone can not say."""
+    if not isinstance(record, Recipe):
+        return
+    for place, pattern in [("version_pattern", record.version_pattern)] + [
+        (f"failures[{i}].pattern", f.pattern) for i, f in enumerate(record.failures)
+    ]:
+        try:
+            re.compile(pattern)
+        except re.error as problem:
+            raise UsageError(
+                f"not a regular expression: {problem}", where=f"{path}: {place}", remedy="mend it"
+            ) from None
+    names = [i.name for i in record.intents]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise UsageError(f"intent {min(twice)!r} comes twice", where=f"{path}: intents", remedy="keep one")
+    built = {t for targets in record.targets.values() for t in targets}
+    for place, target in [("version_target", record.version_target)] + [
+        (f"roles.{k}", v) for k, v in record.roles.items()
+    ]:
+        if target not in built:
+            raise UsageError(
+                f"{target!r} is not among the targets", where=f"{path}: {place}", remedy="add it to targets"
+            )

@@ -1,0 +1,247 @@
+"""Commands and their options. Each imports what it needs, so that --help stays fast."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkbuild import __version__
+from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError
+
+if TYPE_CHECKING:
+    from sparkbuild.pipeline import Request, Session
+
+_INTERRUPTED = InterruptedRunError("interrupted", remedy="run the same command again: it goes on from there")
+
+
+def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
+    """Run one command and return its exit code; the one place where errors become words."""
+    as_json = "--json" in args
+    try:
+        return cli.main(args, prog_name="sparkbuild", standalone_mode=False) or 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as problem:
+        problem.show()
+        return problem.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _tell(_INTERRUPTED, as_json)
+    except SparkbuildError as problem:
+        return _tell(problem, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:  # noqa: BLE001 - the last line of defence; the log has the traceback
+        with tempfile.NamedTemporaryFile("w", prefix="sparkbuild-bug-", suffix=".log", delete=False) as log:
+            log.write(f"sparkbuild {__version__} {args}\n{traceback.format_exc()}")
+        last = traceback.format_exc().strip().splitlines()[-1]
+        bug = SparkbuildError(
+            f"a bug in sparkbuild: {last}", where=log.name, remedy="please report it with that log"
+        )
+        return _tell(bug, as_json)
+
+
+def _tell(problem: SparkbuildError, as_json: bool) -> int:
+    from sparkbuild.cli import render  # noqa: PLC0415 - see the module's docstring
+
+    render.error(problem, as_json=as_json)
+    return problem.exit_code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Build llama.cpp and its forks for DGX Spark and other Grace machines, and know what was built."""
+
+
+Command = Callable[..., Any]
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+_arch = click.option("--arch", default="gb10", show_default=True, metavar="NAME", help="The target machine.")
+_catalog = click.option(
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder with recipes/, patches/, toolchains/ of your own. Also SPARKBUILD_CATALOG.",
+)
+
+
+def _build_options(command: Command) -> Command:
+    """Add the options that decide what is built."""
+    for option in reversed(
+        [
+            _arch,
+            click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True),
+            click.option("--ref", metavar="REF", help="A branch, tag or commit instead of the pinned one."),
+            click.option("--source", metavar="DIR|URL|ARCHIVE", help="A source of your own."),
+            click.option(
+                "--from",
+                "way",
+                type=click.Choice(["auto", "git", "sdist"]),
+                default="auto",
+                show_default=True,
+                help="How the pinned source comes: git, a package-index sdist, or what can be reached.",
+            ),
+            click.option(
+                "-D", "define", multiple=True, metavar="NAME=VALUE", help="A CMake definition of your own."
+            ),
+            click.option("--offline", is_flag=True, help="Use only what is here; say what is missing."),
+            _catalog,
+            _json,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Compile jobs; default from cores and free memory."
+)
+@click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
+@_build_options
+def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
+    """Build engines and store each as an artifact with a manifest."""
+    from sparkbuild import pipeline  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+
+    with render.progress() as shown:
+        session = _session(catalogs, shown)
+        results = [pipeline.build(_request(e, options), session) for e in engines]
+    render.built(results, as_json=as_json)
+
+
+@cli.command()
+@click.argument("engine")
+@click.option("--explain", is_flag=True, help="Every value's reason and origin.")
+@click.option("--options", "list_options", is_flag=True, help="Every option that this source declares.")
+@_build_options
+def plan(
+    engine: str,
+    explain: bool,
+    list_options: bool,
+    as_json: bool,
+    catalogs: tuple[Path, ...],
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Show what would be built, and why; builds nothing."""
+    from sparkbuild import pipeline  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.source import declared_options  # noqa: PLC0415
+
+    with render.progress() as shown:
+        made = pipeline.plan(_request(engine, options), _session(catalogs, shown))
+    declared = declared_options(made.source.path) if list_options else None
+    render.plan(made, declared, explain=explain, as_json=as_json)
+
+
+@cli.command("list")
+@_json
+def list_(as_json: bool) -> None:
+    """List the artifacts in the store."""
+    from sparkbuild.artifact import store  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    render.stored_list(store.all_stored(Folders.default()), as_json=as_json)
+
+
+@cli.command()
+@click.argument("artifact", metavar="ENGINE[@KEY]")
+@_json
+def show(artifact: str, as_json: bool) -> None:
+    """Show one artifact: what it is, how it was made, its files."""
+    from sparkbuild.artifact import store  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    render.stored(store.pick(artifact, Folders.default()), as_json=as_json)
+
+
+@cli.group()
+def recipes() -> None:
+    """List and check engines and target machines."""
+
+
+@recipes.command("list")
+@_catalog
+@_json
+def recipes_list(catalogs: tuple[Path, ...], as_json: bool) -> None:
+    """List the engines and target machines that are known."""
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    render.catalog(Catalog.default(Folders.default(), catalogs), as_json=as_json)
+
+
+@recipes.command("check")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@_catalog
+@_json
+def recipes_check(files: tuple[Path, ...], catalogs: tuple[Path, ...], as_json: bool) -> None:
+    """Check recipe and toolchain files; without a name, the whole catalogue."""
+    from sparkbuild.catalog import Catalog, check  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    found = check(Catalog.default(Folders.default(), catalogs), files)
+    render.checked(found, as_json=as_json)
+    if any(c.problem for c in found):
+        raise FindingError(f"{sum(bool(c.problem) for c in found)} of {len(found)} files do not hold")
+
+
+@cli.command()
+@_arch
+@_catalog
+@_json
+def doctor(arch: str, catalogs: tuple[Path, ...], as_json: bool) -> None:
+    """Look at this machine: what is here, what is missing, the command that mends it."""
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.toolchain.doctor import examine  # noqa: PLC0415
+
+    folders = Folders.default()
+    catalog = Catalog.default(folders, catalogs)
+    toolchain = catalog.toolchain(arch).record
+    checks = examine(toolchain, catalog.cuda_wheels(toolchain.cuda.wheels).record, folders)
+    render.checks(checks, arch, as_json=as_json)
+    if missing := [c.name for c in checks if c.needed and c.verdict == "missing"]:
+        raise MissingError(f"missing for {arch}: {', '.join(missing)}", remedy="see the table's last column")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the shell completion script: eval "$(sparkbuild completion bash)"."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    kind = get_completion_class(shell)
+    if kind is None:  # pragma: no cover - the choices above all exist
+        raise MissingError(f"no completion for {shell}")
+    click.echo(kind(cli, {}, "sparkbuild", "_SPARKBUILD_COMPLETE").source())
+
+
+def _session(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN401
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.pipeline import Session  # noqa: PLC0415
+
+    folders = Folders.default()
+    return Session(Catalog.default(folders, catalogs), folders, shown)
+
+
+def _request(engine: str, options: dict[str, Any]) -> Request:
+    from sparkbuild.pipeline import Request, parse_definitions  # noqa: PLC0415
+
+    return Request(engine=engine, **options | {"define": parse_definitions(options["define"])})

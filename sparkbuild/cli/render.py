@@ -1,0 +1,341 @@
+"""What people and machines see: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkbuild.errors import SparkbuildError
+
+if TYPE_CHECKING:
+    from sparkbuild.artifact.store import Stored
+    from sparkbuild.catalog import Catalog, Checked
+    from sparkbuild.catalog.records import State
+    from sparkbuild.pipeline import Result
+    from sparkbuild.planning import Plan
+    from sparkbuild.source import Option
+    from sparkbuild.toolchain.doctor import Check
+
+_VERDICT = {"ok": "green", "missing": "red", "faulty": "yellow", "not run": "dim"}
+
+
+def document(schema: str, **members: Any) -> None:  # noqa: ANN401
+    """Print one JSON document with its schema's name."""
+    import msgspec  # noqa: PLC0415
+
+    from sparkbuild.files import to_json  # noqa: PLC0415
+
+    raw = to_json({"schema": f"sparkbuild/{schema}/1"} | members)
+    click.echo(msgspec.json.format(raw, indent=2).decode())
+
+
+def error(problem: SparkbuildError, *, as_json: bool) -> None:
+    """Say what failed, where and what to do; with ``--json`` as a document on stdout."""
+    if as_json:
+        click.echo(json.dumps({"schema": "sparkbuild/error/1", "error": problem.as_dict()}, indent=2))
+        return
+    if problem.output:
+        click.echo(problem.output.rstrip() + "\n", err=True)
+    click.secho(f"sparkbuild: {problem.what}", fg="red", bold=True, err=True)
+    if problem.where:
+        click.echo(f"  where:  {problem.where}", err=True)
+    if problem.remedy:
+        click.echo(f"  remedy: {problem.remedy}", err=True)
+
+
+class _Lines:
+    """Progress for a log: a line a stage, and a line now and then while it lasts."""
+
+    _EVERY = 30.0
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def stage(self, text: str) -> None:
+        click.echo(f"» {text}", err=True)
+
+    def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
+        if time.monotonic() - self._told < self._EVERY:
+            return
+        self._told = time.monotonic()
+        share = f"{100 * done / total:3.0f} %" if total else ""
+        click.echo(f"  {share} {text[-90:]}{_left(left)}", err=True)
+
+    def note(self, text: str) -> None:
+        click.secho(f"! {text}", fg="yellow", err=True)
+
+
+class _Bar:
+    """Progress for a person: one live bar, stages and notes above it."""
+
+    def __init__(self, bar: Any) -> None:  # noqa: ANN401 - rich is imported late
+        self._bar = bar
+        self._task: Any = None
+
+    def stage(self, text: str) -> None:
+        self._drop()
+        self._bar.console.print(f"» {text}", highlight=False, markup=False)
+
+    def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total)
+        self._bar.update(self._task, completed=done, total=total, description=text[-60:] + _left(left))
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(f"! {text}", style="yellow", highlight=False, markup=False)
+
+    def _drop(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f" · {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 48 s, 3 min 42 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 100:  # noqa: PLR2004
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 100:  # noqa: PLR2004
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Any]:
+    """Give a Progress that fits stderr: a live bar on a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(bar)
+
+
+def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, note: str = "") -> None:
+    """Print a table that folds to the terminal's width; in a pipe it is 120 columns wide."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(*heads, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in drawn.columns:
+        column.overflow = "fold"
+    for row in rows:
+        drawn.add_row(*(c if isinstance(c, Text) else Text(str(c)) for c in row))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(drawn)
+    if note:
+        console.print(note, style="dim", highlight=False, markup=False)
+
+
+def built(results: list[Result], *, as_json: bool) -> None:
+    """Show the artifacts that a build made or found."""
+    if as_json:
+        rows = [{"fresh": r.fresh, "path": r.stored.path, "manifest": r.stored.manifest} for r in results]
+        document("build", artifacts=rows)
+        return
+    for result in results:
+        made = result.stored.manifest
+        how = f"built in {duration(made.run.wall_seconds)}" if result.fresh else "already in the store"
+        click.echo(f"{result.stored.name}  {how}")
+        click.echo(f"  {result.stored.path}/bin")
+        click.echo(f"  {_source_line(result.stored)}")
+        click.echo(f"  --version: {_version_line(result.stored)}")
+
+
+def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as_json: bool) -> None:
+    """Show a plan; with ``explain`` each value's reason, with ``declared`` the source's options."""
+    if as_json:
+        extra = {} if declared is None else {"options": sorted(declared.values(), key=lambda o: o.name)}
+        document("plan", plan=made, **extra)
+        return
+    if declared is not None:
+        rows = [(o.name, o.kind, o.default, o.help) for o in sorted(declared.values(), key=lambda o: o.name)]
+        table(
+            f"{made.title}: options that this source declares",
+            ("option", "kind", "default", "what it says"),
+            rows,
+        )
+        return
+    source, cuda = made.source, made.cuda
+    head = [
+        ("engine", f"{made.title}{_state(made.state)}"),
+        ("source", f"{source.way} {source.location}"),
+        ("commit", f"{source.commit or 'unknown'}, build {source.build_number or 'unknown'}"),
+        ("patches", ", ".join(p.name for p in source.patches) or "none"),
+        ("target", f"{made.arch}, {made.backend}"),
+        (
+            "compiler",
+            f"{made.compilers.version}; proved: {', '.join(p.feature for p in made.compilers.proofs)}",
+        ),
+        ("CUDA", f"{cuda.version}, {cuda.origin}: {cuda.root}" if cuda else "no"),
+        ("targets", " ".join(made.targets)),
+        ("key", made.key[:12]),
+    ]
+    table("plan", ("", ""), [*head, *(("note", n) for n in source.notes)])
+    click.echo()
+    if explain:
+        reasons = [(d.name, d.value, d.origin, d.why) for d in made.definitions]
+        table("definitions", ("definition", "value", "origin", "why"), reasons)
+        click.echo()
+        table("left out", ("intent", "why"), [(s.intent, s.reason) for s in made.skipped])
+    else:
+        table("definitions", ("definition", "value"), [(d.name, d.value) for d in made.definitions])
+
+
+def _state(state: State) -> str:
+    since = f" since {state.since}" if state.since else ""
+    return "" if state.status == "active" else f" [{state.status}{since}: {state.note}]"
+
+
+def stored_list(found: list[Stored], *, as_json: bool) -> None:
+    """Show the store's artifacts."""
+    if as_json:
+        document("list", artifacts=[{"name": s.name, "path": s.path, "manifest": s.manifest} for s in found])
+        return
+    rows = [
+        (
+            s.name,
+            s.manifest.target.arch,
+            s.manifest.target.backend,
+            f"{s.manifest.source.build_number or '?'} ({s.manifest.source.commit[:9] or '?'})",
+            s.manifest.run.started.strftime("%Y-%m-%d %H:%M"),
+            f"{sum(f.size for f in s.manifest.files) / 1e6:.0f} MB",
+            s.manifest.engine.state.status,
+        )
+        for s in found
+    ]
+    table(
+        f"{len(rows)} artifacts",
+        ("artifact", "arch", "backend", "build", "made (UTC)", "size", "engine is"),
+        rows,
+    )
+
+
+def stored(found: Stored, *, as_json: bool) -> None:
+    """Show one artifact."""
+    made = found.manifest
+    if as_json:
+        document("show", name=found.name, path=found.path, manifest=made)
+        return
+    head = [
+        ("artifact", found.name),
+        ("folder", found.path),
+        ("engine", f"{made.engine.title}{_state(made.engine.state)}"),
+        ("source", _source_line(found)),
+        ("patches", ", ".join(p.name for p in made.source.patches) or "none"),
+        ("target", f"{made.target.arch}, {made.target.backend} {made.target.cuda_arch}"),
+        ("compiler", made.compilers.version),
+        ("CUDA", f"{made.cuda.version}, {made.cuda.origin}" if made.cuda else "no"),
+        ("--version", _version_line(found)),
+        (
+            "made",
+            f"{made.run.started:%Y-%m-%d %H:%M} UTC, {duration(made.run.wall_seconds)}, {made.run.jobs} jobs",
+        ),
+        ("", f"{duration(made.run.cpu_seconds)} of CPU time, {made.run.steps} steps"),
+    ]
+    table("artifact", ("", ""), head)
+    click.echo()
+    rows = [
+        (
+            f.path,
+            f.role,
+            f"{f.size / 1e6:.1f} MB",
+            ", ".join(f"{c.entries} {c.name}" for c in f.device_code),
+            f.sha256[:16],
+        )
+        for f in made.files
+    ]
+    table("files", ("file", "role", "size", "device code", "sha256"), rows)
+    click.echo()
+    rows = [
+        (d.name, d.asked, "" if d.in_force == d.asked else d.in_force, d.origin) for d in made.definitions
+    ]
+    table("definitions", ("definition", "asked", "in force, if spelled otherwise", "origin"), rows)
+
+
+def _source_line(found: Stored) -> str:
+    source = found.manifest.source
+    commit, number = source.commit[:9] or "unknown", source.build_number or "unknown"
+    return f"{source.way} {source.location}, commit {commit}, build {number}"
+
+
+def _version_line(found: Stored) -> str:
+    version = found.manifest.version
+    if version.number is None:
+        return f"{version.ran}: {version.reason}"
+    return f"build {version.number}, commit {version.commit} ({version.ran})"
+
+
+def catalog(known: Catalog, *, as_json: bool) -> None:
+    """Show the engines and target machines."""
+    recipes, toolchains = known.recipes(), known.toolchains()
+    if as_json:
+        document(
+            "recipes",
+            recipes=[{"path": s.path, "digest": s.digest, "recipe": s.record} for s in recipes.values()],
+            toolchains=[
+                {"path": s.path, "digest": s.digest, "toolchain": s.record} for s in toolchains.values()
+            ],
+        )
+        return
+    rows = [
+        (
+            r.record.name,
+            ", ".join(r.record.aliases),
+            f"{r.record.git.build_number} ({r.record.git.commit[:9]})",
+            f"{r.record.sdist.build_number} ({r.record.sdist.commit[:9]})" if r.record.sdist else "",
+            r.record.state.status + (f" since {r.record.state.since}" if r.record.state.since else ""),
+        )
+        for r in recipes.values()
+    ]
+    table("engines", ("engine", "also", "build from git", "from the package index", "state"), rows)
+    click.echo()
+    rows2 = [
+        (t.record.name, t.record.title, t.record.cpu_arch or "native", t.record.cuda.arch)
+        for t in toolchains.values()
+    ]
+    table("target machines", ("arch", "what", "-march", "CUDA arch"), rows2)
+
+
+def checked(found: Iterable[Checked], *, as_json: bool) -> None:
+    """Show which files of the catalogue hold."""
+    rows = list(found)
+    if as_json:
+        members = [
+            {"path": c.path, "ok": c.problem is None} | (c.problem.as_dict() if c.problem else {})
+            for c in rows
+        ]
+        document("recipes-check", files=members)
+        return
+    for row in rows:
+        if row.problem is None:
+            click.echo(f"ok   {row.path}")
+        else:
+            click.echo(f"BAD  {row.problem.where}: {row.problem.what} ({row.problem.remedy})")
+
+
+def checks(found: Iterable[Check], arch: str, *, as_json: bool) -> None:
+    """Show what the doctor saw."""
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = list(found)
+    if as_json:
+        document("doctor", arch=arch, checks=rows)
+        return
+    drawn = [(c.name, Text(c.verdict, style=_VERDICT[c.verdict]), c.detail, c.remedy) for c in rows]
+    table(f"this machine, building for {arch}", ("what", "verdict", "seen", "remedy"), drawn)

@@ -1,0 +1,285 @@
+"""Files that appear whole or not at all, digests, locks, and archives that stay in their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import filelock
+import msgspec
+import platformdirs
+
+from sparkbuild.errors import MissingError, SourceError, StoreError
+
+T = TypeVar("T")
+_BLOCK = 1 << 20
+_MAX_MEMBERS = 100_000
+_MAX_BYTES = 8 << 30  # an unpacked source or wheel; cuBLAS for arm64 is 0.9 GB
+
+
+class Folders(msgspec.Struct, frozen=True):
+    """Where things live: ``cache`` may be deleted at any time, ``store`` holds artifacts."""
+
+    cache: Path
+    store: Path
+    config: Path
+
+    @classmethod
+    def default(cls) -> Folders:
+        """Return SPARKBUILD_HOME's folders, else the platform's own for this user."""
+        if home := os.environ.get("SPARKBUILD_HOME"):
+            root = Path(home).expanduser().absolute()
+            return cls(root / "cache", root / "store", root / "config")
+        dirs = platformdirs.PlatformDirs("sparkbuild", appauthor=False)
+        return cls(dirs.user_cache_path, dirs.user_data_path / "store", dirs.user_config_path)
+
+
+def to_json(value: Any) -> bytes:  # noqa: ANN401 - any record
+    """Return a record as JSON; paths become strings."""
+    return msgspec.json.encode(value, enc_hook=os.fspath)
+
+
+def from_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Read a record from JSON. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(data, type=kind, dec_hook=lambda wanted, value: wanted(value))
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_tree(root: Path) -> str:
+    """Return the git tree id (40 hex digits) that ``git write-tree`` would give this folder.
+
+    Everything in it counts, ignored or not, but for what is named ``.git`` at any depth. The format
+    is git's own (Pro Git, "Git Objects"); empty folders, sockets, pipes and devices do not exist for
+    git, and neither do they here.
+    """
+    entries: list[tuple[bytes, bytes, bytes]] = []
+    for path in root.iterdir():
+        name = os.fsencode(path.name)
+        if name == b".git":
+            continue
+        if path.is_symlink():
+            entries.append((name, b"120000", _blob(os.fsencode(path.readlink()))))
+        elif path.is_dir():
+            if (tree := git_tree(path)) != _EMPTY_TREE:
+                entries.append((name + b"/", b"40000", bytes.fromhex(tree)))
+        elif path.is_file():
+            mode = b"100755" if path.stat().st_mode & stat.S_IXUSR else b"100644"
+            entries.append((name, mode, _blob(path.read_bytes())))
+    body = b"".join(mode + b" " + name.rstrip(b"/") + b"\0" + oid for name, mode, oid in sorted(entries))
+    return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
+
+
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+
+def _blob(data: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a power cut."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temp = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temp.chmod(0o644)
+            temp.replace(path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as problem:
+        raise disk_error(f"cannot write {path.name}", path, problem) from problem
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``final`` when the block succeeds, and vanishes if not.
+
+    Call it under a lock: an existing ``final`` is an error.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temp = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as problem:
+        raise disk_error(f"cannot create {final.name}", final, problem) from problem
+    try:
+        temp.chmod(0o755)
+        yield temp
+        sync_folder(temp)
+        temp.rename(final)
+        sync_folder(final.parent)
+    except OSError as problem:
+        raise disk_error(f"cannot write {final.name}", final, problem) from problem
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def disk_error(what: str, path: Path, problem: OSError) -> StoreError:
+    """Turn an OSError into the error a person can act on."""
+    return StoreError(
+        f"{what}: {problem.strerror or problem}",
+        where=str(path),
+        remedy="free some disk space, or point SPARKBUILD_HOME at a writable folder with room",
+    )
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: float = -1) -> Iterator[None]:
+    """Hold a lock file; the kernel frees it when its holder dies, so it can not go stale.
+
+    ``wait`` is in seconds, negative for ever. Raises MissingError when the time is over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path, timeout=wait):
+            yield
+    except filelock.Timeout:
+        raise MissingError(
+            "another sparkbuild is at work on this", where=str(path), remedy="wait for it to end"
+        ) from None
+
+
+def extract(archive: Path, into: Path, *, below: str = "", strip: int = 0) -> None:
+    """Unpack a tar archive, zip or wheel into a folder, and nothing outside it.
+
+    ``below`` keeps only that folder's content (after ``strip`` leading components were dropped).
+    Links must stay inside; devices, setuid bits, absolute or climbing names and names that differ
+    only by case or repeat are refused with SourceError.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            _extract_zip(archive, _Names(archive, into, below, strip))
+        else:
+            _extract_tar(archive, _Names(archive, into, below, strip))
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as problem:
+        raise SourceError(f"not a whole archive: {problem}", where=str(archive)) from problem
+
+
+class _Names:
+    """Where each member of an archive goes; refuses what would leave the folder."""
+
+    def __init__(self, archive: Path, into: Path, below: str, strip: int) -> None:
+        self.archive, self.into = archive, into
+        self._below = PurePosixPath(below).parts
+        self._strip = strip
+        self._seen: set[str] = set()
+        self._members = self._bytes = 0
+
+    def refuse(self, name: str, why: str) -> SourceError:
+        return SourceError(
+            f"refused to unpack {name[:200]!r}: {why}",
+            where=str(self.archive),
+            remedy="the archive is damaged or hostile; do not use it",
+        )
+
+    def place(self, name: str, size: int) -> Path | None:
+        """Return where a member goes, None when it is not wanted."""
+        self._members += 1
+        self._bytes += size
+        if self._members > _MAX_MEMBERS or self._bytes > _MAX_BYTES:
+            raise self.refuse(name, "too many files or bytes")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+            raise self.refuse(name, "its name leaves the folder")
+        parts = path.parts[self._strip :]
+        if parts[: len(self._below)] != self._below:
+            return None
+        parts = parts[len(self._below) :]
+        if not parts:
+            return None
+        if ".git" in (p.casefold() for p in parts):
+            return None  # a repository's inside is never needed and can carry hooks
+        return self.into.joinpath(*parts)
+
+    def once(self, name: str, target: Path) -> None:
+        key = str(target).casefold()
+        if key in self._seen:
+            raise self.refuse(name, "the name comes twice, or differs from another only by case")
+        self._seen.add(key)
+
+    def link(self, name: str, target: Path, link: str) -> None:
+        if PurePosixPath(link).is_absolute():
+            raise self.refuse(name, "an absolute link")
+        inside = Path(os.path.normpath(target.parent / link))
+        if not inside.is_relative_to(self.into):
+            raise self.refuse(name, "its link leaves the folder")
+
+
+def _extract_tar(archive: Path, names: _Names) -> None:
+    links: list[tuple[Path, str]] = []
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            target = names.place(member.name, member.size)
+            if target is None:
+                continue
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            names.once(member.name, target)
+            if member.issym():
+                names.link(member.name, target, member.linkname)
+                links.append((target, member.linkname))
+                continue
+            source = tar.extractfile(member) if member.isreg() else None
+            if source is None:
+                raise names.refuse(member.name, "neither a file, a folder nor a symbolic link")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source, target.open("xb") as out:
+                shutil.copyfileobj(source, out, _BLOCK)
+            target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
+    for target, link in links:  # last, so that nothing is ever written through one
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(link)
+
+
+def _extract_zip(archive: Path, names: _Names) -> None:
+    with zipfile.ZipFile(archive) as pack:
+        for info in pack.infolist():
+            target = names.place(info.filename, info.file_size)
+            if target is None:
+                continue
+            if info.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            names.once(info.filename, target)
+            mode = info.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise names.refuse(info.filename, "neither a file nor a folder")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with pack.open(info) as source, target.open("xb") as out:
+                shutil.copyfileobj(source, out, _BLOCK)
+            target.chmod(0o755 if mode & stat.S_IXUSR else 0o644)

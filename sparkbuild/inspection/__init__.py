@@ -1,0 +1,1 @@
+"""Facts about binaries: read from their bytes, or asked of them while they run."""

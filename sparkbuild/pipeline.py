@@ -1,0 +1,251 @@
+"""The whole way, on one screen: recipe and toolchain -> source -> tools -> plan -> build -> artifact."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import re
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sparkbuild import __version__
+from sparkbuild import build as building
+from sparkbuild.artifact import manifest as manifests
+from sparkbuild.artifact import store
+from sparkbuild.artifact.collect import collect
+from sparkbuild.catalog import Catalog
+from sparkbuild.catalog.records import Backend, Recipe
+from sparkbuild.errors import CompileError, UsageError
+from sparkbuild.files import Folders, locked
+from sparkbuild.inspection.runtime import VersionReport, ask_version
+from sparkbuild.planning import Inputs, Plan, make_plan
+from sparkbuild.progress import Progress
+from sparkbuild.source import checkout, declared_options, reads_variable
+from sparkbuild.toolchain import find_compilers, find_cuda, preflight, target_processor
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a person asked for."""
+
+    engine: str
+    arch: str
+    backend: Backend = "cuda"
+    ref: str | None = None
+    source: str | None = None
+    way: Literal["auto", "git", "sdist"] = "auto"
+    define: dict[str, str] = {}
+    jobs: int | None = None
+    offline: bool = False
+    rebuild: bool = False
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Where to look, where to put, whom to tell."""
+
+    catalog: Catalog
+    folders: Folders
+    progress: Progress
+
+
+class Result(msgspec.Struct, frozen=True):
+    """An artifact and whether it was there already."""
+
+    stored: store.Stored
+    fresh: bool
+
+
+def plan(request: Request, session: Session) -> Plan:
+    """Return what would be built and why. Fetches the source where needed; builds nothing."""
+    recipe = session.catalog.recipe(request.engine)
+    toolchain = session.catalog.toolchain(request.arch)
+    if request.backend not in recipe.record.targets:
+        raise UsageError(
+            f"{recipe.record.name} has no {request.backend} backend",
+            where=f"{recipe.path}: targets",
+            remedy=f"--backend {' or '.join(recipe.record.targets)}",
+        )
+    folders, progress = session.folders, session.progress
+    compilers = find_compilers(toolchain.record, folders)
+    cuda = None
+    if request.backend == "cuda":
+        wheels = session.catalog.cuda_wheels(toolchain.record.cuda.wheels).record
+        cuda = find_cuda(
+            toolchain.record, wheels, compilers, folders, offline=request.offline, progress=progress
+        )
+    source = checkout(
+        recipe,
+        folders,
+        ref=request.ref,
+        source=request.source,
+        way=request.way,
+        offline=request.offline,
+        progress=progress,
+    )
+    return make_plan(
+        Inputs(
+            recipe=recipe,
+            toolchain=toolchain,
+            backend=request.backend,
+            source=source,
+            options=declared_options(source.path),
+            reads=lambda name: reads_variable(source.path, name),
+            compilers=compilers,
+            cuda=cuda,
+            cmake=building.find_tools().cmake_version,
+            user=request.define,
+        )
+    )
+
+
+def build(request: Request, session: Session) -> Result:
+    """Return the artifact for a request: from the store when it is there, else built now."""
+    made = plan(request, session)
+    recipe = session.catalog.recipe(request.engine).record
+    with store.reserved(made.engine, made.key, session.folders):
+        found = None if request.rebuild else store.find(made.engine, made.key, session.folders)
+        if found:
+            return Result(found, fresh=False)
+        return Result(_build_now(made, recipe, request, session), fresh=True)
+
+
+def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:
+    folders, progress = session.folders, session.progress
+    started = time.time()
+    where = building.build_dir(made, folders)
+    with locked(where.with_name(f"{where.name}.lock")):
+        if made.cuda:
+            arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
+            progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
+            preflight(made.cuda, made.compilers, arch, where / ".preflight")
+        built = building.build(made, recipe, folders, asked_jobs=request.jobs, progress=progress)
+        progress.stage("collect and check the binaries")
+        store.discard(made.engine, made.key, folders)
+        with store.adding(made.engine, made.key, folders) as temp:
+            processor = target_processor(session.catalog.toolchain(request.arch).record)
+            files = collect(built.configured, made.targets, recipe.roles, processor, temp / "bin")
+            version = ask_version(
+                temp / "bin" / recipe.version_target,
+                processor,
+                recipe.version_pattern,
+                made.cuda.runtime_dirs if made.cuda else (),
+            )
+            check_device_code(files, made, where)
+            check_version(version, made, where)
+            store.finish(temp, _manifest(made, recipe, built, files, version, processor, started))
+    found = store.find(made.engine, made.key, folders)
+    if found is None:  # pragma: no cover - it was written a moment ago, under our lock
+        raise CompileError("the artifact vanished from the store", where=str(folders.store))
+    return found
+
+
+def check_device_code(files: tuple[manifests.File, ...], made: Plan, where: Path) -> None:
+    """Raise CompileError when a CUDA build holds no code for its GPU, or any for another."""
+    wanted = (made.value("CMAKE_CUDA_ARCHITECTURES") or "").partition("-")[0]
+    found = {code.name.partition("_")[2] for f in files for code in f.device_code}
+    if made.cuda and wanted != "native" and {a.rstrip("af") for a in found} != {wanted.rstrip("af")}:
+        raise CompileError(
+            f"the binaries hold device code for {', '.join(sorted(found)) or 'no GPU at all'}, not for {wanted}",
+            where=str(where),
+            remedy="the project changes the architecture on its way to nvcc; see compile_commands.json",
+        )
+
+
+def check_version(report: VersionReport, made: Plan, where: Path) -> None:
+    """Raise CompileError when a tool ran and named another build number or commit than the plan's."""
+    if report.ran == "failed":
+        raise CompileError(
+            f"the built tool does not answer --version ({report.reason})",
+            where=str(where),
+            remedy="the recipe's version_pattern may be out of date",
+            output=report.output,
+        )
+    source = made.source
+    wrong_number = source.build_number and report.number is not None and report.number != source.build_number
+    wrong_commit = source.commit and report.commit and not source.commit.startswith(report.commit)
+    if wrong_number or wrong_commit:
+        raise CompileError(
+            f"the built tool says build {report.number}, commit {report.commit}; "
+            f"the source is build {source.build_number}, commit {source.commit[:9]}",
+            where=str(where),
+            remedy="the build_number and build_commit intents do not reach this source",
+        )
+
+
+def _manifest(
+    made: Plan,
+    recipe: Recipe,
+    built: building.Built,
+    files: tuple[manifests.File, ...],
+    version: VersionReport,
+    processor: str,
+    started: float,
+) -> manifests.Manifest:
+    tools = building.find_tools()
+    cache = built.configured.cache
+    source = {f: getattr(made.source, f) for f in manifests.Source.__struct_fields__}
+    return manifests.Manifest(
+        schema="sparkbuild/manifest/1",
+        sparkbuild=__version__,
+        key=made.key,
+        engine=manifests.Engine(made.engine, made.title, recipe.homepage, made.state, made.recipe_digest),
+        target=manifests.Target(
+            made.arch,
+            made.backend,
+            processor,
+            made.compilers.flags,
+            made.value("CMAKE_CUDA_ARCHITECTURES") or "",
+            made.toolchain_digest,
+        ),
+        source=manifests.Source(**source),
+        compilers=manifests.CompilersUsed(
+            str(made.compilers.cc),
+            str(made.compilers.cxx),
+            made.compilers.version,
+            made.compilers.target,
+            made.compilers.digest,
+            made.compilers.proofs,
+        ),
+        cuda=manifests.CudaUsed(made.cuda.version, made.cuda.origin, str(made.cuda.root), made.cuda.digest)
+        if made.cuda
+        else None,
+        definitions=tuple(
+            manifests.DefinitionUsed(
+                d.name, d.value, cache[d.name].value, cache[d.name].type, d.origin, d.why, d.required
+            )
+            for d in made.definitions
+        ),
+        skipped=made.skipped,
+        targets=made.targets,
+        run=manifests.Run(
+            started=dt.datetime.fromtimestamp(started, dt.UTC),
+            host=f"{platform.system()} {platform.release()} {platform.machine()}",
+            cmake=tools.cmake_version,
+            ninja=tools.ninja_version,
+            configure=built.configured.command,
+            environment=built.environment,
+            jobs=built.jobs.count,
+            steps=len(built.timeline.steps),
+            compile_commands=built.commands,
+            wall_seconds=round(time.time() - started, 3),
+            cpu_seconds=round(built.cpu_seconds, 3),
+            deprecated=built.configured.deprecated,
+        ),
+        version=version,
+        files=files,
+    )
+
+
+def parse_definitions(words: tuple[str, ...]) -> dict[str, str]:
+    """Turn NAME=VALUE words into definitions. Raises UsageError for anything else."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not value.isprintable():
+            raise UsageError(
+                f"not a definition: {word!r}", where="-D", remedy="write -D NAME=VALUE, on one line"
+            )
+        found[name] = value
+    return found

@@ -1,0 +1,245 @@
+"""What will be built and why: a pure function from what is known to a Plan with its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from sparkbuild.catalog.records import Backend, Choice, Intent, Recipe, Shelf, State, Toolchain
+from sparkbuild.errors import UsageError, did_you_mean
+from sparkbuild.files import sha256_bytes
+from sparkbuild.source import Option, SourceTree
+from sparkbuild.toolchain import Compilers, CudaToolkit
+
+KEY_FORMAT = 1
+_CMAKE_OWN = re.compile(r"^(CMAKE_[A-Z0-9_]+|BUILD_SHARED_LIBS|BUILD_TESTING|CUDAToolkit_ROOT)$")
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """One CMake definition: its value, why it is given and by whom.
+
+    ``origin`` is recipe:INTENT, toolchain:NAME, sparkbuild or user. A definition that only names a
+    place on this machine (``keyed`` false) is not part of the key.
+    """
+
+    name: str
+    value: str
+    why: str
+    origin: str
+    required: bool = False
+    keyed: bool = True
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """An intent that does not apply, and why."""
+
+    intent: str
+    reason: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that decides a build. ``key`` is 64 hex digits; equal keys promise equal builds."""
+
+    key: str
+    engine: str
+    title: str
+    state: State
+    recipe_digest: str
+    backend: Backend
+    arch: str
+    toolchain_digest: str
+    source: SourceTree
+    compilers: Compilers
+    cuda: CudaToolkit | None
+    cmake: str
+    definitions: tuple[Definition, ...]
+    skipped: tuple[Skipped, ...]
+    targets: tuple[str, ...]
+    environment: dict[str, str]
+
+    def value(self, name: str) -> str | None:
+        """Return the value of one definition, None when it is not given."""
+        return next((d.value for d in self.definitions if d.name == name), None)
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """What a plan is made from; everything in it was observed before.
+
+    ``options`` are those that the source tree declares, ``reads`` tells whether it reads a variable.
+    """
+
+    recipe: Shelf[Recipe]
+    toolchain: Shelf[Toolchain]
+    backend: Backend
+    source: SourceTree
+    options: Mapping[str, Option]
+    reads: Callable[[str], bool]
+    compilers: Compilers
+    cuda: CudaToolkit | None
+    cmake: str
+    user: Mapping[str, str]
+
+
+def make_plan(known: Inputs) -> Plan:
+    """Return the plan. Raises UsageError for a definition that the source does not declare."""
+    wanted, skipped = _from_recipe(known)
+    definitions = {d.name: d for d in [*_own(known), *wanted]}
+    for name, value in known.user.items():
+        definitions[name] = _from_user(name, value, known, definitions.get(name))
+    recipe, toolchain = known.recipe.record, known.toolchain.record
+    plan = Plan(
+        key="",
+        engine=recipe.name,
+        title=recipe.title,
+        state=recipe.state,
+        recipe_digest=known.recipe.digest,
+        backend=known.backend,
+        arch=toolchain.name,
+        toolchain_digest=known.toolchain.digest,
+        source=known.source,
+        compilers=known.compilers,
+        cuda=known.cuda,
+        cmake=known.cmake,
+        definitions=tuple(definitions.values()),
+        skipped=skipped,
+        targets=recipe.targets[known.backend],
+        environment=_environment(known.source),
+    )
+    return msgspec.structs.replace(plan, key=_key(plan))
+
+
+def _own(known: Inputs) -> list[Definition]:
+    """Return the definitions that are CMake's own and the same for every engine."""
+    cc, cxx = str(known.compilers.cc), str(known.compilers.cxx)
+    rows = [
+        ("CMAKE_BUILD_TYPE", "Release", "optimised, without debug checks", True, True),
+        ("BUILD_SHARED_LIBS", "ON", "tools share one copy of each library", False, True),
+        (
+            "CMAKE_INSTALL_RPATH",
+            "$ORIGIN",
+            "libraries are found beside the tools, wherever they are",
+            False,
+            True,
+        ),
+        ("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON", "no path of the building machine in a binary", False, True),
+        ("CMAKE_EXPORT_COMPILE_COMMANDS", "ON", "each compile command can be checked", False, True),
+        ("CMAKE_C_COMPILER", cc, "proved by macro and intrinsic", False, False),
+        ("CMAKE_CXX_COMPILER", cxx, "proved by macro and intrinsic", False, False),
+    ]
+    if known.compilers.cross:
+        processor = known.compilers.target.partition("-")[0]
+        why = f"cross build for {known.compilers.target}"
+        rows += [
+            ("CMAKE_SYSTEM_NAME", "Linux", why, False, True),
+            ("CMAKE_SYSTEM_PROCESSOR", processor, why, False, True),
+        ]
+    own = [Definition(n, v, why, "sparkbuild", required=r, keyed=k) for n, v, why, r, k in rows]
+    return own + (_cuda_definitions(known, known.cuda) if known.cuda else [])
+
+
+def _cuda_definitions(known: Inputs, cuda: CudaToolkit) -> list[Definition]:
+    toolchain = known.toolchain.record
+    arch = Definition(
+        "CMAKE_CUDA_ARCHITECTURES",
+        toolchain.cuda.arch,
+        f"compute capability of {toolchain.title}",
+        f"toolchain:{toolchain.name}",
+        required=True,
+    )
+    why = f"CUDA {cuda.version}, {cuda.origin}"
+    return [arch, *(Definition(n, v, why, "sparkbuild", keyed=False) for n, v in cuda.definitions.items())]
+
+
+def _from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
+    words = _words(known)
+    definitions, skipped = [], []
+    for intent in known.recipe.record.intents:
+        if known.backend not in intent.backends:
+            skipped.append(Skipped(intent.name, f"not for the {known.backend} backend"))
+            continue
+        choice = _declared_choice(intent, known)
+        if choice is None:
+            skipped.append(Skipped(intent.name, _undeclared(intent, known)))
+            continue
+        missing = [w for w in re.findall(r"\{(\w+)\}", choice.value) if not words.get(w)]
+        if missing:
+            skipped.append(
+                Skipped(intent.name, f"{' and '.join(missing)} not known or not set for this build")
+            )
+            continue
+        value = choice.value.format_map(words)
+        origin = f"recipe:{intent.name}"
+        definitions.append(Definition(choice.option, value, intent.why, origin, required=intent.required))
+    return definitions, tuple(skipped)
+
+
+def _words(known: Inputs) -> dict[str, str]:
+    """Return what a choice's value may name in braces."""
+    toolchain, source = known.toolchain.record, known.source
+    return {
+        "cuda": "ON" if known.backend == "cuda" else "OFF",
+        "native": "OFF" if toolchain.cpu_arch else "ON",
+        "cpu_arch": toolchain.cpu_arch,
+        "cpu_flags": " ".join(known.compilers.flags),
+        "cuda_arch": toolchain.cuda.arch,
+        "build_number": str(source.build_number or ""),
+        "commit": source.commit,
+        "commit_short": source.commit[:9],
+    }
+
+
+def _declared_choice(intent: Intent, known: Inputs) -> Choice | None:
+    for choice in intent.choose:
+        if choice.option in known.options or (choice.read_only and known.reads(choice.option)):
+            return choice
+    return None
+
+
+def _undeclared(intent: Intent, known: Inputs) -> str:
+    """Return why an intent has no spelling here; for a required one that is an error."""
+    names = " or ".join(c.option for c in intent.choose)
+    if not intent.required:
+        return f"this source does not declare {names}"
+    raise UsageError(
+        f"this source does not declare {names}, which {intent.name} needs ({intent.why})",
+        where=f"{known.recipe.path}: intents.{intent.name}",
+        remedy=did_you_mean(intent.choose[0].option, known.options)
+        + "add the new spelling to the recipe's 'choose'",
+    )
+
+
+def _from_user(name: str, value: str, known: Inputs, replaced: Definition | None) -> Definition:
+    if not (name in known.options or replaced or _CMAKE_OWN.match(name) or known.reads(name)):
+        raise UsageError(
+            f"{known.recipe.record.title} does not declare {name}: the build would ignore it",
+            where=f"-D {name}={value}",
+            remedy=did_you_mean(name, known.options) + "'sparkbuild plan ENGINE --options' lists all",
+        )
+    why = f"instead of {replaced.value!r} ({replaced.origin})" if replaced else "asked on the command line"
+    return Definition(name, value, why, "user", required=bool(replaced and replaced.required))
+
+
+def _environment(source: SourceTree) -> dict[str, str]:
+    """Return what the build's environment says beyond PATH and temporary folders."""
+    return {"LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": str(source.commit_time), "TZ": "UTC"}
+
+
+def _key(plan: Plan) -> str:
+    """Digest everything that can change a byte of the result: no path, no time, no job count."""
+    source = plan.source
+    parts = {
+        "format": KEY_FORMAT,
+        "engine": plan.engine,
+        "arch": plan.arch,
+        "backend": plan.backend,
+        "source": [source.patched_tree, source.commit, source.build_number],
+        "compilers": [plan.compilers.digest, plan.compilers.target],
+        "cuda": plan.cuda.digest if plan.cuda else "",
+        "cmake": plan.cmake,
+        "definitions": sorted((d.name, d.value) for d in plan.definitions if d.keyed),
+        "targets": plan.targets,
+        "environment": sorted(plan.environment.items()),
+    }
+    return sha256_bytes(msgspec.json.encode(parts, order="sorted"))

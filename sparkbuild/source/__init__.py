@@ -1,0 +1,9 @@
+"""An engine's source: checked out, patched, and the options it declares."""
+
+from __future__ import annotations
+
+from sparkbuild.source.checkout import checkout, intact
+from sparkbuild.source.options import declared_options, reads_variable
+from sparkbuild.source.records import Option, Patch, SourceTree
+
+__all__ = ["Option", "Patch", "SourceTree", "checkout", "declared_options", "intact", "reads_variable"]

@@ -1,0 +1,145 @@
+"""Sources on this machine: a folder as it is, a repository's commit, an archive.
+
+No git command ever runs with a foreign repository's configuration: its objects are lent to an
+empty repository of our own, and its HEAD and refs are copied there as text.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild.errors import SourceError, UsageError
+from sparkbuild.files import extract, git_tree
+from sparkbuild.source.names import redact
+from sparkbuild.source.records import Origin
+from sparkbuild.source.repository import Repository, create
+
+Write = Callable[[Path], None]
+Found = tuple[Origin, Write]
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LFS_SIZE = 1024  # bytes; a pointer is smaller (the Git LFS specification)
+
+
+def from_folder(folder: Path, ref: str | None, scratch: Path) -> Found:
+    """Return a folder's content as it is; or, with ``ref`` or for a bare repository, a commit of it."""
+    gitdir = _gitdir(folder)
+    if ref and not gitdir:
+        raise UsageError(
+            f"--ref {ref} needs a git repository",
+            where=str(folder),
+            remedy="leave --ref out, or name a clone",
+        )
+    if gitdir and (ref or gitdir == folder):
+        return _from_commit(gitdir, ref or "HEAD", folder, scratch)
+    return _as_it_is(folder, _head(gitdir, folder, scratch) if gitdir else None)
+
+
+def from_archive(archive: Path, scratch: Path) -> Found:
+    """Return an archive's content, below its single top folder where it has one."""
+    root = scratch / "archive"
+    root.mkdir()
+    extract(archive, root)
+    while len(entries := list(root.iterdir())) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        root = entries[0]
+    return _as_it_is(root, None, location=archive)
+
+
+def copy(folder: Path, into: Path, tree: str) -> None:
+    """Copy a folder without any ``.git``, sockets, pipes and devices; SourceError if it changed meanwhile."""
+    try:
+        shutil.copytree(folder, into, symlinks=True, dirs_exist_ok=True, ignore=_unwanted)
+    except shutil.Error as problem:
+        raise SourceError(
+            f"cannot copy the source: {problem.args[0][0][2]}", where=str(folder), remedy="mend the folder"
+        ) from None
+    if git_tree(into) != tree:
+        raise SourceError("the source changed while it was copied", where=str(folder), remedy="run it again")
+
+
+def _as_it_is(folder: Path, head: Origin | None, location: Path | None = None) -> Found:
+    tree = git_tree(folder)
+    notes = _pointers(folder)
+    origin = Origin(way="local", location=str(location or folder), ref="", tree=tree, notes=notes)
+    if head:
+        if head.tree != tree:
+            notes = (
+                f"differs from its commit {head.commit[:12]}: uncommitted changes or further files",
+                *notes,
+            )
+        origin = msgspec.structs.replace(head, ref="", tree=tree, notes=(*head.notes, *notes))
+    return origin, lambda into: copy(folder, into, tree)
+
+
+def _from_commit(gitdir: Path, ref: str, folder: Path, scratch: Path) -> Found:
+    repository = _lent(gitdir, scratch)
+    commit = repository.resolve(ref)
+    if not commit:
+        raise repository.unknown(ref)
+    origin = msgspec.structs.replace(repository.origin(ref, commit, str(folder)), way="local")
+    return origin, lambda into: repository.write(commit, origin.tree, into, offline=True)
+
+
+def _head(gitdir: Path, folder: Path, scratch: Path) -> Origin | None:
+    """Return the commit a work tree stands on, None for a repository without one."""
+    repository = _lent(gitdir, scratch)
+    commit = repository.resolve("HEAD")
+    return (
+        msgspec.structs.replace(repository.origin("", commit, str(folder)), way="local") if commit else None
+    )
+
+
+def _lent(gitdir: Path, scratch: Path) -> Repository:
+    common = gitdir
+    if (gitdir / "commondir").is_file():  # a linked work tree
+        common = (gitdir / (gitdir / "commondir").read_text().strip()).resolve()
+    ours = scratch / "lent.git"
+    create(ours)
+    (ours / "objects" / "info").mkdir(exist_ok=True)
+    (ours / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
+    shutil.copyfile(gitdir / "HEAD", ours / "HEAD")
+    shutil.copytree(common / "refs", ours / "refs", dirs_exist_ok=True, symlinks=True, ignore=_unwanted)
+    for name in ("packed-refs", "shallow"):
+        if (common / name).is_file():
+            shutil.copyfile(common / name, ours / name)
+    return Repository(ours, lender=str(gitdir))
+
+
+def _gitdir(folder: Path) -> Path | None:
+    """Return a folder's git directory: its own, a linked one, or the folder itself when bare."""
+    dot = folder / ".git"
+    if dot.is_file():
+        link = dot.read_text(errors="replace").partition("gitdir:")[2].strip()
+        dot = (folder / link).resolve() if link else dot
+    for found in (dot, folder):
+        if (found / "HEAD").is_file() and ((found / "objects").is_dir() or (found / "commondir").is_file()):
+            return found
+    return None
+
+
+def _unwanted(folder: str, names: list[str]) -> list[str]:
+    def wanted(name: str) -> bool:
+        mode = Path(folder, name).lstat().st_mode
+        return name != ".git" and (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+
+    return [name for name in names if not wanted(name)]
+
+
+def _pointers(folder: Path) -> tuple[str, ...]:
+    """Return a note when files are Git LFS pointers instead of content."""
+    if not any(
+        b"filter=lfs" in path.read_bytes() for path in folder.rglob(".gitattributes") if path.is_file()
+    ):
+        return ()
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink() and ".git" not in p.parts)
+    found = sorted(
+        str(p.relative_to(folder))
+        for p in files
+        if p.stat().st_size < _LFS_SIZE and p.read_bytes().startswith(_LFS)
+    )
+    return (f"{len(found)} files are Git LFS pointers, the first {redact(found[0])}",) if found else ()

@@ -1,0 +1,270 @@
+"""A CUDA toolkit for the target: an installed one that will do, else one assembled from wheels.
+
+NVIDIA publishes the whole of CUDA as wheels, for x86_64 and for Arm servers (its "sbsa" platform,
+which GB10 is). A compiler for this machine and the libraries of the target make a cross toolkit.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from sparkbuild import process
+from sparkbuild.catalog.records import CudaWheels, Toolchain, Wheel
+from sparkbuild.errors import MissingError
+from sparkbuild.files import Folders, extract, locked, sha256_bytes, sha256_file, whole_folder
+from sparkbuild.packages import obtain
+from sparkbuild.progress import Progress
+from sparkbuild.toolchain.compilers import Compilers, is_cross, target_processor
+from sparkbuild.toolchain.memory import recall
+
+# nvcc's own name for a target platform (CUDA Installation Guide, "Cross-platform Environment").
+_PLATFORMS = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
+_PROGRAMS = ("bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "nvvm/bin/cicc")
+_LAYOUT = 1  # of an assembled toolkit; part of its digest
+_INSTALLED = ("/usr/local/cuda", "/opt/cuda")
+
+
+class CudaToolkit(msgspec.Struct, frozen=True):
+    """A toolkit: nvcc's version, where it is, how it came, and what CMake must be told.
+
+    ``digest`` covers what compiles and what is linked; ``runtime_dirs`` is where a program that was
+    built with it finds CUDA's libraries on this machine.
+    """
+
+    root: Path
+    version: str
+    origin: str
+    digest: str
+    target_dir: Path
+    definitions: dict[str, str]
+
+    @property
+    def nvcc(self) -> Path:
+        """The compiler driver."""
+        return self.root / "bin/nvcc"
+
+    @property
+    def runtime_dirs(self) -> tuple[Path, ...]:
+        """CUDA's libraries, and the driver stub where no driver is installed."""
+        lib = self.target_dir / "lib"
+        return (lib,) if Path("/proc/driver/nvidia").exists() else (lib, lib / "stubs")
+
+
+def find_cuda(
+    toolchain: Toolchain,
+    wheels: CudaWheels,
+    compilers: Compilers,
+    folders: Folders,
+    *,
+    offline: bool,
+    progress: Progress,
+) -> CudaToolkit:
+    """Return an installed toolkit that satisfies the toolchain, else one assembled in the cache.
+
+    Raises MissingError when neither can be had.
+    """
+    refused = []
+    for root in _installed_roots():
+        version = nvcc_version(root / "bin/nvcc")
+        why = refusal(toolchain, version) or _lacks(root, toolchain)
+        if not why:
+            return _installed(root, version, toolchain, compilers, folders)
+        refused.append(f"{root}: {why}")
+    if why := refusal(toolchain, wheels.version):
+        raise MissingError(
+            f"no CUDA for {toolchain.name}: {why}",
+            where="; ".join([*refused, f"wheels {wheels.name}"]),
+            remedy="install CUDA 13.0 or name other wheels in the toolchain file",
+        )
+    return _assembled(toolchain, wheels, compilers, folders, offline=offline, progress=progress)
+
+
+def refusal(toolchain: Toolchain, version: str) -> str:
+    """Return why the toolchain refuses this version of nvcc; empty when it does not."""
+    if not re.fullmatch(r"\d+(\.\d+)+", version):
+        return "nvcc does not tell its version"
+    for rule in toolchain.cuda.refuse:
+        for clause in rule.versions.split(","):
+            if Version(version) in SpecifierSet(clause):
+                return f"CUDA {version} ({rule.versions}): {rule.why}"
+    return ""
+
+
+def nvcc_version(nvcc: Path) -> str:
+    """Return what nvcc calls itself, such as 13.0.88; empty when it does not run."""
+    try:
+        said = process.run([nvcc, "--version"]).output
+    except process.ProcessError:
+        return ""
+    match = re.search(r"\bV(\d+\.\d+\.\d+)", said)
+    return match[1] if match else ""
+
+
+def _installed_roots() -> list[Path]:
+    named = [Path(p) for p in _INSTALLED] + sorted(Path("/usr/local").glob("cuda-*"), reverse=True)
+    on_path = shutil.which("nvcc")
+    found = [Path(on_path).resolve().parent.parent] if on_path else []
+    found += [p.resolve() for p in named if (p / "bin/nvcc").is_file()]
+    return list(dict.fromkeys(r for r in found if (r / "bin/nvcc").is_file()))
+
+
+def _target_dir(root: Path, toolchain: Toolchain) -> Path:
+    return root / "targets" / _PLATFORMS[target_processor(toolchain)]
+
+
+def _lacks(root: Path, toolchain: Toolchain) -> str:
+    """Return what an installed toolkit lacks for the target; empty when it has all."""
+    target = _target_dir(root, toolchain)
+    wanted = ("include/cuda_runtime.h", "include/cublas_v2.h", "lib/libcudart.so", "lib/libcublas.so")
+    missing = [w for w in (*wanted, "lib/stubs/libcuda.so") if not (target / w).exists()]
+    return f"has no {', '.join(missing)} for {target.name}" if missing else ""
+
+
+def _installed(
+    root: Path, version: str, toolchain: Toolchain, compilers: Compilers, folders: Folders
+) -> CudaToolkit:
+    target = _target_dir(root, toolchain)
+
+    def digest() -> tuple[str, list[Path]]:
+        parts = [root / p for p in _PROGRAMS] + sorted((root / "nvvm/libdevice").glob("*.bc"))
+        parts += [target / "lib" / name for name in ("libcudart_static.a", "libcudadevrt.a", "libcudart.so")]
+        files = [p.resolve() for p in parts if p.is_file()]
+        return sha256_bytes("\n".join(f"{sha256_file(f)}  {f.name}" for f in files).encode()), files
+
+    known = recall(folders.cache, "cuda", [root, version, target.name], str, digest)
+    return _toolkit(root, version, "installed", known, target, toolchain, compilers)
+
+
+def _assembled(
+    toolchain: Toolchain,
+    wheels: CudaWheels,
+    compilers: Compilers,
+    folders: Folders,
+    *,
+    offline: bool,
+    progress: Progress,
+) -> CudaToolkit:
+    """Unpack the wheels that this pair of machines needs into one toolkit folder."""
+    machine = target_processor(toolchain)
+    build_machine = compilers_machine(compilers)
+    chosen = [w for w in wheels.wheels if w.machine == (build_machine if w.part == "build" else machine)]
+    if not chosen:
+        raise MissingError(f"wheels {wheels.name} hold nothing for {build_machine} building for {machine}")
+    digest = sha256_bytes("\n".join([str(_LAYOUT), *sorted(w.pin.sha256 for w in chosen)]).encode())
+    root = folders.cache / "cuda" / f"{wheels.version}-{machine}-{digest[:12]}"
+    with locked(root.with_name(f"{root.name}.lock")):
+        if not root.is_dir():
+            files = [(w, obtain(w.pin, folders, offline=offline, progress=progress)) for w in chosen]
+            progress.stage(f"assemble CUDA {wheels.version} for {machine} from {len(files)} wheels")
+            with whole_folder(root) as temp:
+                _unpack(files, temp, _target_dir(temp, toolchain))
+                _linker_names(_target_dir(temp, toolchain) / "lib")
+                _driver_stub(_target_dir(temp, toolchain), compilers)
+    return _toolkit(
+        root, wheels.version, "wheels", digest, _target_dir(root, toolchain), toolchain, compilers
+    )
+
+
+def compilers_machine(compilers: Compilers) -> str:
+    """Return the machine that builds: the other one when cross-building."""
+    target = compilers.target.partition("-")[0]
+    return next(m for m in _PLATFORMS if (m != target) == compilers.cross)
+
+
+def _unpack(files: Iterable[tuple[Wheel, Path]], root: Path, target: Path) -> None:
+    """Put programs below the root and the target's headers and libraries below its platform.
+
+    Wheels hold nvidia/cu13/{bin,nvvm,include,lib}. nvcc's wheel also brings fatbinary_section.h,
+    which every object file needs and the run time's wheel lacks.
+    """
+    for wheel, path in files:
+        scratch = root / ".wheel"
+        extract(path, scratch, below="nvidia/cu13")
+        if wheel.part == "build":
+            moves = [("bin", root), ("nvvm", root)]
+            header = scratch / "include/fatbinary_section.h"
+            if header.is_file():
+                (target / "include").mkdir(parents=True, exist_ok=True)
+                header.rename(target / "include" / header.name)
+        else:
+            shutil.rmtree(scratch / "lib/cmake", ignore_errors=True)
+            moves = [("include", target), ("lib", target)]
+        for name, into in moves:
+            _merge(scratch / name, into / name)
+        shutil.rmtree(scratch)
+
+
+def _merge(source: Path, into: Path) -> None:
+    for path in sorted(source.rglob("*")) if source.is_dir() else ():
+        place = into / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+
+
+def _linker_names(lib: Path) -> None:
+    """Add libNAME.so for each libNAME.so.N: wheels bring only what the loader wants."""
+    for path in sorted(lib.glob("lib*.so.*")):
+        name = lib / re.sub(r"\.so\..*", ".so", path.name)
+        if not name.exists():
+            name.symlink_to(path.name)
+
+
+def _driver_stub(target: Path, compilers: Compilers) -> None:
+    """Make a libcuda.so that exports every function of cuda.h: the driver comes with the GPU.
+
+    Newer ABIs of a function are #defines to NAME_v2 and the like; they count too. Each function
+    returns 100, CUDA_ERROR_NO_DEVICE.
+    """
+    header = (target / "include/cuda.h").read_text(errors="replace")
+    names = set(re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", header))
+    renamed = r"^\s*#\s*define\s+cu[A-Z]\w*\s+(?:__CUDA_API_PT[DS][SZ]\()?(cu[A-Z]\w*?)\)?\s*$"
+    names |= set(re.findall(renamed, header, re.MULTILINE))
+    stubs = target / "lib/stubs"
+    stubs.mkdir(parents=True, exist_ok=True)
+    code = "".join(f"int {name}(void) {{ return 100; }}\n" for name in sorted(names))
+    flags = ("-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcuda.so.1", "-x", "c", "-")
+    process.run([compilers.cc, *flags, "-o", stubs / "libcuda.so"], stdin=code)
+    (stubs / "libcuda.so.1").symlink_to("libcuda.so")  # what the linker looks for behind a library
+
+
+def _toolkit(
+    root: Path,
+    version: str,
+    origin: str,
+    digest: str,
+    target: Path,
+    toolchain: Toolchain,
+    compilers: Compilers,
+) -> CudaToolkit:
+    """Return the toolkit with what CMake (4.2 or newer) must be told to take it and nothing else.
+
+    The engines look for the toolkit before they enable CUDA; without a host compiler of its own
+    that search asks nvcc for this machine's target, not the one that is built for.
+    """
+    lib = target / "lib"
+    definitions = {
+        "CMAKE_CUDA_COMPILER": str(root / "bin/nvcc"),
+        "CMAKE_CUDA_HOST_COMPILER": str(compilers.cxx),
+        "CUDAToolkit_CUDA_HOST_COMPILER": str(compilers.cxx),
+        "CUDAToolkit_ROOT": str(root),
+        "CMAKE_EXE_LINKER_FLAGS": f"-Wl,-rpath-link,{lib}:{lib / 'stubs'}",
+    }
+    if is_cross(toolchain):
+        definitions |= {
+            "CMAKE_FIND_ROOT_PATH": f"/usr/{compilers.target}",
+            "CMAKE_FIND_ROOT_PATH_MODE_PROGRAM": "NEVER",
+            "CMAKE_FIND_ROOT_PATH_MODE_LIBRARY": "ONLY",
+            "CMAKE_FIND_ROOT_PATH_MODE_INCLUDE": "ONLY",
+            "CMAKE_FIND_ROOT_PATH_MODE_PACKAGE": "ONLY",
+        }
+    return CudaToolkit(root, version, origin, digest, target, definitions)

@@ -1,0 +1,106 @@
+"""What is on this machine, what is missing for a target, and the command that mends it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from sparkbuild.catalog.records import CudaWheels, Toolchain
+from sparkbuild.errors import SparkbuildError
+from sparkbuild.files import Folders
+from sparkbuild.progress import Silent
+from sparkbuild.toolchain.compilers import Compilers, find_compilers, is_cross, prove, target_processor
+from sparkbuild.toolchain.cuda import find_cuda
+
+_NEEDED_GIB = 12  # a CUDA build with its toolkit and source
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at. "not run" is neither good nor bad, and says why."""
+
+    name: str
+    verdict: Literal["ok", "missing", "faulty", "not run"]
+    detail: str
+    remedy: str = ""
+    needed: bool = False
+
+
+def examine(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> tuple[Check, ...]:
+    """Look at everything a build for ``toolchain`` needs, and at the compiler fault."""
+    return tuple(_checks(toolchain, wheels, folders))
+
+
+def _checks(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> Iterator[Check]:
+    yield _program("git", "apt-get install git", needed=True)
+    compilers = None
+    try:
+        compilers = find_compilers(toolchain, folders)
+        proved = ", ".join(p.feature for p in compilers.proofs) or "nothing asked"
+        yield Check("compilers", "ok", f"{compilers.version}; proved: {proved}")
+    except SparkbuildError as problem:
+        yield Check("compilers", "missing", f"{problem.what} ({problem.where})", problem.remedy, needed=True)
+    yield _native_detection(toolchain, compilers)
+    yield _cuda(toolchain, wheels, compilers, folders)
+    if is_cross(toolchain):
+        emulator = f"qemu-{target_processor(toolchain)}"
+        yield _program(emulator, "apt-get install qemu-user", needed=False)
+    yield _disk(folders)
+
+
+def _program(name: str, remedy: str, *, needed: bool) -> Check:
+    path = shutil.which(name)
+    return Check(name, "ok", path) if path else Check(name, "missing", "not on PATH", remedy, needed=needed)
+
+
+def _native_detection(toolchain: Toolchain, compilers: Compilers | None) -> Check:
+    """Prove or disprove, on this machine, that the compiler's native detection loses features."""
+    name = "native detection"
+    if compilers is None or not toolchain.proofs:
+        return Check(name, "not run", "no compiler, or nothing to prove for this arch")
+    if is_cross(toolchain):
+        here = platform.machine()
+        return Check(
+            name,
+            "not run",
+            f"this machine is {here}; native flags of {target_processor(toolchain)} have no meaning",
+        )
+    lost = {
+        flag: [p.feature for p in prove(compilers.cc, (flag,), toolchain.proofs) if not p.holds]
+        for flag in ("-march=native", "-mcpu=native")
+    }
+    if any(lost.values()):
+        shown = "; ".join(f"{flag} loses {', '.join(names)}" for flag, names in lost.items() if names)
+        return Check(name, "faulty", shown, f"sparkbuild uses {' '.join(compilers.flags)} instead")
+    return Check(name, "ok", "-march=native and -mcpu=native keep every feature with this compiler")
+
+
+def _cuda(toolchain: Toolchain, wheels: CudaWheels, compilers: Compilers | None, folders: Folders) -> Check:
+    if compilers is None:
+        return Check("CUDA", "not run", "needs a compiler first")
+    try:
+        cuda = find_cuda(toolchain, wheels, compilers, folders, offline=True, progress=Silent())
+    except SparkbuildError as problem:
+        remedy = "nothing to do: the first CUDA build downloads it from the package index"
+        return Check("CUDA", "missing", problem.what, remedy)
+    return Check("CUDA", "ok", f"{cuda.version}, {cuda.origin}: {cuda.root}")
+
+
+def _disk(folders: Folders) -> Check:
+    place = folders.cache
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free >> 30
+    detail = f"{free} GiB free for {folders.cache}"
+    if free < _NEEDED_GIB:
+        return Check(
+            "disk",
+            "missing",
+            detail,
+            f"a CUDA build needs about {_NEEDED_GIB} GiB; set SPARKBUILD_HOME",
+            needed=True,
+        )
+    return Check("disk", "ok", detail)

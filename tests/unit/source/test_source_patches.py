@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparkbuild.catalog import shipped_root
+from sparkbuild.errors import SourceError
+from sparkbuild.files import git_tree
+from sparkbuild.source import patches
+
+_TEXT = "one\ntwo\nthree\n"
+_EDIT = "diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"
+_OTHER = _EDIT.replace("/f", "/sub/g")
+
+
+def _new(name: str, mode: str = "100644") -> str:
+    head = f"diff --git a/{name} b/{name}\nnew file mode {mode}\n"
+    return f"{head}--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+x\n"
+
+
+_HOSTILE = {
+    "absolute": _EDIT.replace("a/f", "/etc/f").replace("b/f", "/etc/f"),
+    "climbing": _new("../f"),
+    "climbing inside": _new("sub/../../f"),
+    "into .git": _new(".git/hooks/post-checkout"),
+    "into .GIT": _new("sub/.GIT/config"),
+    "symlink": _new("link", "120000"),
+    "gitlink": _new("link", "160000"),
+    "setuid": _new("f2", "104755"),
+    "mode": "diff --git a/f b/f\nold mode 100644\nnew mode 100755\n",
+    "rename": "diff --git a/f b/f2\nsimilarity index 100%\nrename from f\nrename to f2\n",
+    "rename away": "diff --git a/f b/../f2\nsimilarity index 100%\nrename from f\nrename to ../f2\n",
+    "copy": "diff --git a/f b/f2\nsimilarity index 100%\ncopy from f\ncopy to f2\n",
+    "binary": "diff --git a/f b/f\nindex 1..2 100644\nGIT binary patch\nliteral 1\nIcmZPo000310RR91\n\n",
+    "binaries differ": "diff --git a/f b/f\nindex 1..2 100644\nBinary files a/f and b/f differ\n",
+    "through a link": _EDIT.replace("/f", "/out/f"),
+    "a link itself": _EDIT.replace("/f", "/away"),
+    "carriage returns": _EDIT.replace("\n", "\r\n"),
+    "not a patch": "hello\n",
+    "empty": "",
+    "truncated": _EDIT[:-12],
+    "context is off": _EDIT.replace(" one", " won"),
+    "no such file": _EDIT.replace("/f", "/nowhere"),
+    "half": _EDIT + _OTHER.replace("-two", "-zwei"),
+    "huge": _EDIT + "#" * 1_000_001,
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    for path in (tree / "f", tree / "sub" / "g", tmp_path / "outside" / "f"):
+        path.write_text(_TEXT)
+    (tree / "out").symlink_to("../outside")
+    (tree / "away").symlink_to("../outside/f")
+    return tree
+
+
+def _patch(tmp_path: Path, text: str | bytes, name: str = "0001-x.patch") -> Path:
+    path = tmp_path / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_patches_apply_in_order(tree: Path, tmp_path: Path) -> None:
+    first = _patch(tmp_path, "Why: a reason.\n\n" + _EDIT + _OTHER)
+    second = _patch(
+        tmp_path, _EDIT.replace("-two", "-2").replace("+2", "+II") + _new("sub/new"), "0002-y.patch"
+    )
+    patches.apply([first, second], tree)
+    assert (tree / "f").read_text() == "one\nII\nthree\n"
+    assert (tree / "sub" / "g").read_text() == "one\n2\nthree\n"
+    assert (tree / "sub" / "new").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_a_hostile_patch_changes_nothing(name: str, tree: Path, tmp_path: Path) -> None:
+    before = (git_tree(tree), git_tree(tmp_path / "outside"))
+    with pytest.raises(SourceError) as error:
+        patches.apply([_patch(tmp_path, _HOSTILE[name])], tree)
+    assert error.value.remedy
+    assert "0001-x.patch" in error.value.where
+    assert (git_tree(tree), git_tree(tmp_path / "outside")) == before
+
+
+def test_a_patch_that_is_not_utf8_is_refused(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not UTF-8"):
+        patches.apply([_patch(tmp_path, _EDIT.replace("+2", "+\xe9").encode("latin-1"))], tree)
+
+
+def test_applied_already_is_said(tree: Path, tmp_path: Path) -> None:
+    patch = _patch(tmp_path, _EDIT)
+    patches.apply([patch], tree)
+    with pytest.raises(SourceError, match="already applied"):
+        patches.apply([patch], tree)
+
+
+def test_a_repository_around_the_tree_does_not_hide_it(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setenv("GIT_DIR", os.fspath(tmp_path / ".git"))
+    patches.apply([_patch(tmp_path, _EDIT)], tree)
+    assert (tree / "f").read_text() == "one\n2\nthree\n"
+
+
+def test_the_digest_knows_names_order_and_content(tmp_path: Path) -> None:
+    one, two = _patch(tmp_path, _EDIT), _patch(tmp_path, _OTHER, "0002-y.patch")
+    digests = {patches.digest(patches.describe(p)) for p in ([], [one], [two], [one, two], [two, one])}
+    assert len(digests) == 5
+
+
+def test_an_unreadable_patch_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="can not be read"):
+        patches.describe([tmp_path / "absent.patch"])
+
+
+@pytest.mark.parametrize("path", sorted((shipped_root() / "patches").rglob("*.patch")), ids=lambda p: p.name)
+def test_a_shipped_patch_is_sound_and_says_why(path: Path) -> None:
+    assert patches.touched(path)
+    head = path.read_text().partition("diff --git")[0]
+    assert "\nWhy: " in head
+    assert "\nApplies to: " in head
