@@ -120,23 +120,27 @@ def write_whole(path: Path, data: bytes) -> None:
 def whole_folder(final: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes ``final`` when the block succeeds, and vanishes if not.
 
-    Call it under a lock: an existing ``final`` is an error.
+    A folder that is there already stays until then and is replaced. Call it under a lock.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temp = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        old = temp.with_name(f"{temp.name}.old")
     except OSError as problem:
         raise disk_error(f"cannot create {final.name}", final, problem) from problem
     try:
         temp.chmod(0o755)
         yield temp
         sync_folder(temp)
+        if final.exists():
+            final.rename(old)
         temp.rename(final)
         sync_folder(final.parent)
     except OSError as problem:
         raise disk_error(f"cannot write {final.name}", final, problem) from problem
     finally:
         shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def disk_error(what: str, path: Path, problem: OSError) -> StoreError:

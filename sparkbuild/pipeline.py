@@ -122,17 +122,15 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         built = building.build(made, recipe, folders, asked_jobs=request.jobs, progress=progress)
         progress.stage("collect and check the binaries")
-        store.discard(made.engine, made.key, folders)
+        processor = target_processor(session.catalog.toolchain(request.arch).record)
         with store.adding(made.engine, made.key, folders) as temp:
-            processor = target_processor(session.catalog.toolchain(request.arch).record)
             files = collect(built.configured, made.targets, recipe.roles, processor, temp / "bin")
-            version = ask_version(
+            check_device_code(files, made, where)
+            tool, elsewhere = (
                 temp / "bin" / recipe.version_target,
-                processor,
-                recipe.version_pattern,
                 made.cuda.runtime_dirs if made.cuda else (),
             )
-            check_device_code(files, made, where)
+            version = ask_version(tool, processor, recipe.version_pattern, elsewhere)
             check_version(version, made, where)
             store.finish(temp, _manifest(made, recipe, built, files, version, processor, started))
     found = store.find(made.engine, made.key, folders)
@@ -146,8 +144,9 @@ def check_device_code(files: tuple[manifests.File, ...], made: Plan, where: Path
     wanted = (made.value("CMAKE_CUDA_ARCHITECTURES") or "").partition("-")[0]
     found = {code.name.partition("_")[2] for f in files for code in f.device_code}
     if made.cuda and wanted != "native" and {a.rstrip("af") for a in found} != {wanted.rstrip("af")}:
+        archs = ", ".join(sorted(found)) or "no GPU at all"
         raise CompileError(
-            f"the binaries hold device code for {', '.join(sorted(found)) or 'no GPU at all'}, not for {wanted}",
+            f"the binaries hold device code for {archs}, not for {wanted}",
             where=str(where),
             remedy="the project changes the architecture on its way to nvcc; see compile_commands.json",
         )

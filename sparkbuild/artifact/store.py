@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,16 +55,6 @@ def find(engine: str, key: str, folders: Folders) -> Stored | None:
             remedy=f"remove the folder and build again: rm -r {place}",
         )
     return stored
-
-
-def discard(engine: str, key: str, folders: Folders) -> None:
-    """Remove an artifact that is about to be replaced; call it under the key's lock."""
-    place = folder(engine, key, folders)
-    if place.exists():
-        old = place.with_name(f".old-{place.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-        shutil.rmtree(old)
 
 
 @contextlib.contextmanager

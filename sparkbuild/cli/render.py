@@ -250,7 +250,7 @@ def stored(found: Stored, *, as_json: bool) -> None:
     ]
     table("artifact", ("", ""), head)
     click.echo()
-    rows = [
+    contents = [
         (
             f.path,
             f.role,
@@ -262,10 +262,10 @@ def stored(found: Stored, *, as_json: bool) -> None:
     ]
     table("files", ("file", "role", "size", "device code", "sha256"), rows)
     click.echo()
-    rows = [
+    spelled = [
         (d.name, d.asked, "" if d.in_force == d.asked else d.in_force, d.origin) for d in made.definitions
     ]
-    table("definitions", ("definition", "asked", "in force, if spelled otherwise", "origin"), rows)
+    table("definitions", ("definition", "asked", "in force, if spelled otherwise", "origin"), spelled)
 
 
 def _source_line(found: Stored) -> str:
