@@ -260,7 +260,7 @@ def stored(found: Stored, *, as_json: bool) -> None:
         )
         for f in made.files
     ]
-    table("files", ("file", "role", "size", "device code", "sha256"), rows)
+    table("files", ("file", "role", "size", "device code", "sha256"), contents)
     click.echo()
     spelled = [
         (d.name, d.asked, "" if d.in_force == d.asked else d.in_force, d.origin) for d in made.definitions
