@@ -18,12 +18,12 @@ from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
-from sparkbuild.errors import CompileError, UsageError
+from sparkbuild.errors import CompileError, SourceError, UsageError
 from sparkbuild.files import Folders, locked
 from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
-from sparkbuild.source import checkout, declared_options, reads_variable
+from sparkbuild.source import checkout, declared_options, intact, reads_variable
 from sparkbuild.toolchain import find_compilers, find_cuda, preflight, target_processor
 
 
@@ -120,6 +120,12 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
+        if not intact(made.source):
+            raise SourceError(
+                "the checked-out source was changed after it was checked",
+                where=str(made.source.path),
+                remedy=f"remove it and run again: rm -r {made.source.path.parent}",
+            )
         built = building.build(made, recipe, folders, asked_jobs=request.jobs, progress=progress)
         progress.stage("collect and check the binaries")
         processor = target_processor(session.catalog.toolchain(request.arch).record)
@@ -224,6 +230,7 @@ def _manifest(
             cmake=tools.cmake_version,
             ninja=tools.ninja_version,
             configure=built.configured.command,
+            build=built.command,
             environment=built.environment,
             jobs=built.jobs.count,
             steps=len(built.timeline.steps),

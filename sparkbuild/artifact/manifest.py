@@ -110,6 +110,7 @@ class Run(Record, frozen=True):
     cmake: str
     ninja: str
     configure: tuple[str, ...]
+    build: tuple[str, ...]
     environment: dict[str, str]
     jobs: int
     steps: int

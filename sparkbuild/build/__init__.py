@@ -32,6 +32,7 @@ class Built(msgspec.Struct, frozen=True):
     """A finished build: its folder, what CMake made of the plan, what was compiled, how long."""
 
     build_dir: Path
+    command: tuple[str, ...]
     configured: configure.Configured
     commands: commands.Commands
     timeline: ninja.Timeline
@@ -106,7 +107,8 @@ def build(
             progress=progress,
         )
     write_whole(earlier, to_json(line))
-    return Built(where, configured, summary, line, count, env, _children_cpu() - before)
+    command = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(count.count))
+    return Built(where, command, configured, summary, line, count, env, _children_cpu() - before)
 
 
 def _timings(plan: Plan, folders: Folders) -> Path:

@@ -76,6 +76,11 @@ class _KilledForMemoryError(SparkbuildError):
     """The out-of-memory killer hit a compiler; fewer jobs may do."""
 
 
+def command(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the build command but for its number of jobs."""
+    return (str(ninja), "-C", str(build_dir), *targets)
+
+
 def build(
     ninja: Path,
     build_dir: Path,
@@ -91,11 +96,11 @@ def build(
 
     When a compiler is killed for memory the rest is built with half the jobs, once.
     """
-    argv = (str(ninja), "-C", str(build_dir), "-j", "{jobs}", *targets)
-    costs = _Costs(steps, earlier)
+    argv = command(ninja, build_dir, targets)
+    costs, log = _Costs(steps, earlier), build_dir / ".ninja_log"
     todo = _planned(ninja, build_dir, targets, env)
     try:
-        _run(argv, jobs, build_dir, env, _Meter(todo, costs, jobs, progress))
+        _run(argv, jobs, build_dir, env, _Meter(log, todo, costs, jobs, progress))
     except _KilledForMemoryError as problem:
         if jobs == 1:
             raise CompileError(
@@ -107,7 +112,7 @@ def build(
         )
         todo = _planned(ninja, build_dir, targets, env)
         try:
-            _run(argv, fewer, build_dir, env, _Meter(todo, costs, fewer, progress))
+            _run(argv, fewer, build_dir, env, _Meter(log, todo, costs, fewer, progress))
         except _KilledForMemoryError as again:
             raise CompileError(
                 again.what, where=again.where, remedy=again.remedy, output=again.output
@@ -144,7 +149,10 @@ class _Costs:
 class _Meter:
     """Turns finished steps into progress, with the seconds left."""
 
-    def __init__(self, todo: list[str], costs: _Costs, jobs: int, progress: Progress) -> None:
+    def __init__(self, log: Path, todo: list[str], costs: _Costs, jobs: int, progress: Progress) -> None:
+        self._log = log
+        self._read = log.stat().st_size if log.exists() else 0
+        self._worst = (0.0, "")
         self._costs = costs
         self._left = sum(costs.of(o) for o in todo)
         self._all, self._done = self._left, 0.0
@@ -160,7 +168,24 @@ class _Meter:
         # Weights are guesses: after a few steps this machine's own speed corrects them.
         known = self._done > 0.02 * self._all and elapsed > 1.0
         pace = elapsed / self._done if known else 1.0 / self._jobs
-        self._progress.advance(number, total, text, self._left * pace)
+        said = f"{Path(text.rpartition(' ')[2]).name.removesuffix('.o')}{self._slowest()}"
+        self._progress.advance(number, total, said, self._left * pace)
+
+    def _slowest(self) -> str:
+        """Return the slowest step so far, from what ninja has appended to its log since last time."""
+        try:
+            with self._log.open(errors="replace") as log:
+                log.seek(self._read)
+                new = log.read()
+                self._read = log.tell()
+        except OSError:
+            return ""
+        for line in new.splitlines():
+            start, end, _, output, *_ = [*line.split("\t"), "", "", "", ""]
+            if start.isdigit() and end.isdigit():
+                self._worst = max(self._worst, ((int(end) - int(start)) / 1000, Path(output).name))
+        seconds, name = self._worst
+        return f" (slowest: {name.removesuffix('.o')} {seconds:.0f} s)" if seconds > 1 else ""
 
 
 def _planned(ninja: Path, build_dir: Path, targets: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
@@ -176,7 +201,7 @@ def _planned(ninja: Path, build_dir: Path, targets: tuple[str, ...], env: Mappin
 
 
 def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, str], meter: _Meter) -> None:
-    args = [a.format(jobs=jobs) for a in argv]
+    args = [*argv, "-j", str(jobs)]
     log = build_dir / "build.log"
     failing: list[list[str]] = []
     try:
