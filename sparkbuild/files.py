@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import lzma
 import os
+import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -18,9 +22,12 @@ import filelock
 import msgspec
 import platformdirs
 
-from sparkbuild.errors import MissingError, SourceError, StoreError
+from sparkbuild.errors import CompileError, MissingError, SourceError, StoreError, UsageError
 
 T = TypeVar("T")
+# CMake splits lists at ";"; quotes, backslashes, "|" and control characters break the files it
+# writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
+_UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000
 _MAX_BYTES = 8 << 30  # an unpacked source or wheel; cuBLAS for arm64 is 0.9 GB
@@ -35,12 +42,23 @@ class Folders(msgspec.Struct, frozen=True):
 
     @classmethod
     def default(cls) -> Folders:
-        """Return SPARKBUILD_HOME's folders, else the platform's own for this user."""
+        """Return SPARKBUILD_HOME's folders, else the platform's own for this user.
+
+        Raises UsageError for a path with a character that CMake or ninja can not take.
+        """
         if home := os.environ.get("SPARKBUILD_HOME"):
             root = Path(home).expanduser().absolute()
-            return cls(root / "cache", root / "store", root / "config")
-        dirs = platformdirs.PlatformDirs("sparkbuild", appauthor=False)
-        return cls(dirs.user_cache_path, dirs.user_data_path / "store", dirs.user_config_path)
+            found = cls(root / "cache", root / "store", root / "config")
+        else:
+            dirs = platformdirs.PlatformDirs("sparkbuild", appauthor=False)
+            found = cls(dirs.user_cache_path, dirs.user_data_path / "store", dirs.user_config_path)
+        if bad := _UNBUILDABLE.search(str(found.cache)):
+            raise UsageError(
+                f"CMake and ninja can not build below a path with {bad[0]!r} in it",
+                where=ascii(str(found.cache)),
+                remedy="point SPARKBUILD_HOME at another folder",
+            )
+        return found
 
 
 def to_json(value: Any) -> bytes:  # noqa: ANN401 - any record
@@ -77,7 +95,8 @@ def git_tree(root: Path) -> str:
         if name == b".git":
             continue
         if path.is_symlink():
-            entries.append((name, b"120000", _blob(os.fsencode(path.readlink()))))
+            link = os.readlink(path)  # noqa: PTH115 - as a Path it would lose "./" and "//"
+            entries.append((name, b"120000", _blob(os.fsencode(link))))
         elif path.is_dir():
             if (tree := git_tree(path)) != _EMPTY_TREE:
                 entries.append((name + b"/", b"40000", bytes.fromhex(tree)))
@@ -139,6 +158,8 @@ def whole_folder(final: Path) -> Iterator[Path]:
     except OSError as problem:
         raise disk_error(f"cannot write {final.name}", final, problem) from problem
     finally:
+        if old.exists() and not final.exists():  # stopped between the two renames
+            old.rename(final)
         shutil.rmtree(temp, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -150,6 +171,27 @@ def disk_error(what: str, path: Path, problem: OSError) -> StoreError:
         where=str(path),
         remedy="free some disk space, or point SPARKBUILD_HOME at a writable folder with room",
     )
+
+
+@contextlib.contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk below ``path``, whichever program met it, into a StoreError.
+
+    A failed compile stays one: it already says that the disk is full.
+    """
+    try:
+        yield
+    except (StoreError, CompileError):
+        raise
+    except OSError as problem:
+        if problem.errno in _DISK:
+            raise disk_error("cannot read or write", Path(problem.filename or path), problem) from problem
+        raise
+    except Exception as problem:
+        if full := _FULL.search(f"{problem} {getattr(problem, 'output', '')}"):
+            why = OSError(errno.ENOSPC, full[0])
+            raise disk_error("cannot read or write", path, why) from problem
+        raise
 
 
 def sync_folder(path: Path) -> None:
@@ -165,16 +207,23 @@ def sync_folder(path: Path) -> None:
 def locked(path: Path, *, wait: float = -1) -> Iterator[None]:
     """Hold a lock file; the kernel frees it when its holder dies, so it can not go stale.
 
-    ``wait`` is in seconds, negative for ever. Raises MissingError when the time is over.
+    ``wait`` is in seconds, negative for ever. Raises MissingError when the time is over, StoreError
+    when the file can not be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=wait)
     try:
-        with filelock.FileLock(path, timeout=wait):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except filelock.Timeout:
         raise MissingError(
             "another sparkbuild is at work on this", where=str(path), remedy="wait for it to end"
         ) from None
+    except OSError as problem:
+        raise disk_error(f"cannot lock {path.name}", path, problem) from problem
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def extract(archive: Path, into: Path, *, below: str = "", strip: int = 0) -> None:
@@ -189,15 +238,32 @@ def extract(archive: Path, into: Path, *, below: str = "", strip: int = 0) -> No
             _extract_zip(archive, _Names(archive, into, below, strip))
         else:
             _extract_tar(archive, _Names(archive, into, below, strip))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as problem:
-        raise SourceError(f"not a whole archive: {problem}", where=str(archive)) from problem
+    except _BROKEN as problem:
+        raise SourceError(
+            f"not a whole archive: {problem}", where=str(archive), remedy="fetch it again"
+        ) from problem
+    except OSError as problem:
+        if problem.errno in _DISK:
+            raise disk_error(f"cannot unpack {archive.name}", into, problem) from problem
+        raise SourceError(
+            f"cannot unpack {archive.name}: {problem}", where=str(archive), remedy="fetch it again"
+        ) from problem
+
+
+# What tarfile, zipfile and the decompressors raise for damaged, encrypted or hostile bytes.
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, RuntimeError, OverflowError),
+)
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL = re.compile("No space left on device|Disk quota exceeded")
 
 
 class _Names:
     """Where each member of an archive goes; refuses what would leave the folder."""
 
     def __init__(self, archive: Path, into: Path, below: str, strip: int) -> None:
-        self.archive, self.into = archive, into
+        self.archive, self.into = archive, Path(os.path.realpath(into))
         self._below = PurePosixPath(below).parts
         self._strip = strip
         self._seen: set[str] = set()
@@ -265,9 +331,27 @@ def _extract_tar(archive: Path, names: _Names) -> None:
             with source, target.open("xb") as out:
                 shutil.copyfileobj(source, out, _BLOCK)
             target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
-    for target, link in links:  # last, so that nothing is ever written through one
+    _make_links(links, names)
+
+
+def _make_links(links: list[tuple[Path, str]], names: _Names) -> None:
+    """Make the links last, so that no file is ever written through one, and no link through another.
+
+    One link after another may leave the folder where none does alone: ``a/up -> ..`` and
+    ``b -> a/up/../x``. So each is followed when all are there.
+    """
+    places = {target for target, _ in links}
+    for target, _ in links:
+        if not places.isdisjoint(target.parents):
+            raise names.refuse(str(target.relative_to(names.into)), "it lies below a link")
+    for target, link in links:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(link)
+    for target, _ in links:
+        if not Path(os.path.realpath(target)).is_relative_to(names.into):
+            for place in places:
+                place.unlink()
+            raise names.refuse(str(target.relative_to(names.into)), "its link leaves the folder")
 
 
 def _extract_zip(archive: Path, names: _Names) -> None:

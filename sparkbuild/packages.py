@@ -7,11 +7,12 @@ are known beforehand.
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 import re
 import ssl
 import sys
+import urllib.error
 import urllib.parse
 import urllib.request
 from http.client import HTTPException, HTTPResponse
@@ -67,9 +68,11 @@ def _download(pin: Pin, path: Path, progress: Progress) -> None:
         if have < pin.size:
             request = _request(_file_url(pin), {"Range": f"bytes={have}-"} if have else {})
             with _open(request, pin) as answer, part.open("ab" if answer.status == _PARTIAL else "wb") as out:
-                while block := _read(answer, pin):
+                while out.tell() <= pin.size and (block := _read(answer, pin)):
                     out.write(block)
                     progress.advance(out.tell(), pin.size, pin.project)
+                if answer.length and out.tell() < pin.size:
+                    raise _cut(pin, answer, f"{answer.length} bytes are missing")
     except OSError as problem:
         raise disk_error(f"cannot keep {pin.file}", part, problem) from problem
     if (found := sha256_file(part)) != pin.sha256:
@@ -89,11 +92,15 @@ def _read(answer: HTTPResponse, pin: Pin) -> bytes:
     try:
         return answer.read(_BLOCK)
     except (OSError, HTTPException) as problem:
-        raise MissingError(
-            f"the download of {pin.file} was cut: {problem}",
-            where=_without_secret(answer.url),
-            remedy="run the same command again: it goes on from there",
-        ) from problem
+        raise _cut(pin, answer, str(problem)) from problem
+
+
+def _cut(pin: Pin, answer: HTTPResponse, why: str) -> MissingError:
+    return MissingError(
+        f"the download of {pin.file} was cut: {why}",
+        where=_without_secret(answer.url),
+        remedy="run the same command again: it goes on from there",
+    )
 
 
 def index_url() -> str:
@@ -111,21 +118,30 @@ def index_url() -> str:
     return asked.output.strip().rstrip("/") or _DEFAULT_INDEX
 
 
+class _Row(msgspec.Struct):
+    filename: str
+    url: str
+
+
+class _Page(msgspec.Struct):
+    files: list[_Row]
+
+
 def _file_url(pin: Pin) -> str:
     page = f"{index_url()}/{re.sub('[-_.]+', '-', pin.project).lower()}/"
     accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
     with _open(_request(page, accept), pin) as answer:
         try:
-            rows = json.load(answer)["files"]
-        except (ValueError, KeyError, TypeError) as problem:
+            rows = msgspec.json.decode(answer.read(), type=_Page).files
+        except (OSError, HTTPException, msgspec.DecodeError) as problem:
             raise MissingError(
                 "the package index does not speak JSON (PEP 691)",
                 where=_without_secret(page),
                 remedy="set PIP_INDEX_URL to an index that does, such as the public one",
             ) from problem
     for row in rows:
-        if row.get("filename") == pin.file:
-            return urllib.parse.urljoin(page, str(row["url"]))
+        if row.filename == pin.file:
+            return urllib.parse.urljoin(page, row.url)
     raise MissingError(
         f"the package index has no {pin.file}",
         where=_without_secret(page),
@@ -134,9 +150,15 @@ def _file_url(pin: Pin) -> str:
 
 
 def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
+    """Return a request; a name and password in the URL go into its header, as urllib wants them."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise SourceError("a package index must be http or https", where=_without_secret(url))
-    return urllib.request.Request(url, headers=headers)  # noqa: S310 - checked a line above
+    request = urllib.request.Request(_without_secret(url), headers=headers)  # noqa: S310 - checked above
+    who = urllib.parse.urlsplit(url).netloc.rpartition("@")[0]
+    if who:
+        secret = base64.b64encode(urllib.parse.unquote(who).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {secret}")
+    return request
 
 
 def _open(request: urllib.request.Request, pin: Pin) -> HTTPResponse:
@@ -145,7 +167,9 @@ def _open(request: urllib.request.Request, pin: Pin) -> HTTPResponse:
         context = ssl.create_default_context(cafile=bundle)
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT, context=context)  # noqa: S310 - http(s) only
         return cast("HTTPResponse", answer)
-    except OSError as problem:  # URLError, HTTPError, time-outs and TLS errors all are
+    except (OSError, HTTPException) as problem:  # URLError, HTTPError, time-outs, TLS errors are OSErrors
+        if isinstance(problem, urllib.error.HTTPError):
+            problem.close()
         raise MissingError(
             f"cannot fetch {pin.file}: {problem}",
             where=_without_secret(request.full_url),

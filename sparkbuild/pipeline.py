@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import platform
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from sparkbuild.artifact.collect import collect
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
 from sparkbuild.errors import CompileError, SourceError, UsageError
-from sparkbuild.files import Folders, locked
+from sparkbuild.files import Folders, disk_faults, locked
 from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
@@ -59,6 +60,11 @@ class Result(msgspec.Struct, frozen=True):
 
 def plan(request: Request, session: Session) -> Plan:
     """Return what would be built and why. Fetches the source where needed; builds nothing."""
+    with disk_faults(session.folders.cache):
+        return _plan(request, session)
+
+
+def _plan(request: Request, session: Session) -> Plan:
     recipe = session.catalog.recipe(request.engine)
     toolchain = session.catalog.toolchain(request.arch)
     if request.backend not in recipe.record.targets:
@@ -102,13 +108,15 @@ def plan(request: Request, session: Session) -> Plan:
 
 def build(request: Request, session: Session) -> Result:
     """Return the artifact for a request: from the store when it is there, else built now."""
-    made = plan(request, session)
-    recipe = session.catalog.recipe(request.engine).record
-    with store.reserved(made.engine, made.key, session.folders):
-        found = None if request.rebuild else store.find(made.engine, made.key, session.folders)
-        if found:
-            return Result(found, fresh=False)
-        return Result(_build_now(made, recipe, request, session), fresh=True)
+    folders = session.folders
+    with disk_faults(folders.cache):
+        made = plan(request, session)
+        recipe = session.catalog.recipe(request.engine).record
+        with store.reserved(made.engine, made.key, folders):
+            found = None if request.rebuild else store.find(made.engine, made.key, folders)
+            if found:
+                return Result(found, fresh=False)
+            return Result(_build_now(made, recipe, request, session), fresh=True)
 
 
 def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:
@@ -116,6 +124,8 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
     started = time.time()
     where = building.build_dir(made, folders)
     with locked(where.with_name(f"{where.name}.lock")):
+        if request.rebuild:
+            shutil.rmtree(where, ignore_errors=True)  # else ninja would find nothing to do
         if made.cuda:
             arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")

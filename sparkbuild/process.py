@@ -6,18 +6,27 @@ Every child leads its own process group, so that a timeout or an interrupt ends 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
+import selectors
 import shlex
 import signal
 import subprocess
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
+SYSTEM_PATH = "/usr/bin:/bin"
 _LIMIT = 8 * 1024 * 1024  # bytes of output kept for one command
+_BLOCK = 1 << 16
+_PATIENCE = 0.5  # seconds for the output of a command that has ended
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 Word = str | Path
@@ -46,10 +55,13 @@ class ProcessError(Exception):
         self.why = why
 
 
+class NoAnswerError(ProcessError):
+    """A command that ran and did not end in time."""
+
+
 def clean_env(**extra: str) -> dict[str, str]:
-    """Return an environment with nothing of the caller's but PATH, plus ``extra``."""
-    base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    return base | extra
+    """Return an environment with nothing of the caller's, plus ``extra``."""
+    return {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC"} | extra
 
 
 def run(
@@ -63,18 +75,18 @@ def run(
 ) -> Completed:
     """Run a short command and return what it said.
 
-    Raises ProcessError when it cannot start, exceeds ``timeout`` seconds or (``check``) fails.
+    Of each output the first 8 MiB are kept; what it leaves running is ended. Raises ProcessError
+    when it cannot start or (``check``) fails, NoAnswerError when it exceeds ``timeout`` seconds.
     """
     args = tuple(str(a) for a in argv)
     with _started(args, env=env, cwd=cwd, stderr=subprocess.PIPE) as child:
-        try:
-            out, err = child.communicate(stdin.encode(), timeout=timeout)
-        except subprocess.TimeoutExpired:
-            end(child)
-            raise ProcessError(Completed(args, -1, "", ""), f"no answer within {timeout:.0f} s") from None
+        out, err, ended = _talk(child, stdin.encode(), timeout)
+        if not ended:
+            said = Completed(args, -1, _text(out), _text(err))
+            raise NoAnswerError(said, f"no answer within {timeout:.0f} s")
     done = Completed(args, child.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
-        raise ProcessError(done, _reason(done.returncode))
+        raise ProcessError(done, reason(done.returncode))
     return done
 
 
@@ -89,7 +101,7 @@ class Stream:
         stdout = self._child.stdout
         if stdout is None:  # pragma: no cover - stream() always opens the pipe
             return
-        for raw in stdout:
+        for raw in iter(lambda: stdout.readline(_LIMIT), b""):
             yield _text(raw).rstrip("\n")
         self.returncode = self._child.wait()
 
@@ -101,7 +113,12 @@ def stream(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) -> 
     with _started(args, env=env, cwd=cwd, stderr=subprocess.STDOUT) as child:
         if child.stdin is not None:
             child.stdin.close()
-        yield Stream(child)
+        try:
+            yield Stream(child)
+        except BaseException:
+            end(child)
+            _kill_session(child.pid)
+            raise
 
 
 @contextlib.contextmanager
@@ -117,31 +134,88 @@ def _started(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, resolved beforehand
         )
     except (OSError, ValueError) as problem:
         raise ProcessError(Completed(args, -1, "", ""), f"could not be started: {problem}") from problem
     with child:
         try:
             yield child
-        except BaseException:
+        finally:
             end(child)
-            raise
+
+
+def _talk(child: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> tuple[bytes, bytes, bool]:
+    """Return a child's two outputs, and whether it ended in time.
+
+    ``Popen.communicate`` would keep in memory all that a flooding program says.
+    """
+    until = time.monotonic() + timeout
+    kept: dict[IO[bytes] | None, bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
+    with selectors.DefaultSelector() as waiting:
+        for pipe, event in ((child.stdin, selectors.EVENT_WRITE), *((p, selectors.EVENT_READ) for p in kept)):
+            if pipe is not None:
+                waiting.register(pipe, event, pipe)
+        while waiting.get_map() and (left := until - time.monotonic()) > 0:
+            events = waiting.select(min(left, _PATIENCE))
+            if not events and child.poll() is not None:
+                break  # it ended, and what it left running holds its pipes open
+            for key, _ in events:
+                if key.data is child.stdin:
+                    stdin = _feed(key.fd, stdin)
+                    over = not stdin
+                else:
+                    block = os.read(key.fd, _BLOCK)
+                    kept[key.data] += block[: _LIMIT - len(kept[key.data])]
+                    over = not block
+                if over:
+                    waiting.unregister(key.data)
+                    key.data.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(max(0.0, until - time.monotonic()))
+    return bytes(kept[child.stdout]), bytes(kept[child.stderr]), child.returncode is not None
+
+
+def _feed(handle: int, data: bytes) -> bytes:
+    """Write what a pipe takes at once and return the rest; nothing is left when nobody reads it."""
+    with contextlib.suppress(BrokenPipeError):
+        return data[os.write(handle, data[: select.PIPE_BUF]) :]
+    return b""
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child and everything it started: SIGTERM, then SIGKILL after five seconds."""
+    """End a child and everything it started: SIGTERM, then SIGKILL when it ended or after five seconds."""
+    pipes = [p for p in (child.stdout, child.stderr) if p and not p.closed]
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
-        # Draining keeps a child that is writing its last words from blocking on a full pipe.
-        drain = threading.Thread(target=lambda: child.stdout and child.stdout.read(), daemon=True)
-        drain.start()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE)
-        drain.join(0.2)
+        until = time.monotonic() + _GRACE
+        while child.poll() is None and time.monotonic() < until:
+            # Draining keeps a child that is writing its last words from blocking on a full pipe.
+            for pipe in select.select(pipes, [], [], 0.02)[0]:
+                if not os.read(pipe.fileno(), _BLOCK):
+                    pipes.remove(pipe)
 
 
-def _reason(code: int) -> str:
+def _kill_session(leader: int) -> None:
+    """Kill what is left of a session: ninja gives every compiler a process group of its own.
+
+    It ends them itself when it is asked to, unless one of them does not listen.
+    """
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()  # proc_pid_stat(5)
+            if fields[3] == str(leader):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM to a child when sparkbuild is killed and can not do it itself."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def reason(code: int) -> str:
+    """Return what an exit code, negative for a signal, means."""
     if code < 0:
         return f"ended by signal {signal.Signals(-code).name}"
     return f"exit code {code}"

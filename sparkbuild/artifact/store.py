@@ -81,9 +81,10 @@ def pick(name: str, folders: Folders) -> Stored:
     engine, at, key = name.partition("@")
     stored = all_stored(folders)
     found = [s for s in stored if s.manifest.engine.name == engine and s.manifest.key.startswith(key)]
-    if not at and not found:
+    if name and not at and not found:
         found = [s for s in stored if s.manifest.key.startswith(name)]
-    if at and len(found) > 1:
+    ambiguous = at or not any(s.manifest.engine.name == engine for s in found)
+    if ambiguous and len(found) > 1:
         raise UsageError(f"{name} is not unique", remedy=f"one of: {', '.join(s.name for s in found)}")
     if not found:
         names = [s.name for s in stored]

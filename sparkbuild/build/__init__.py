@@ -11,6 +11,7 @@ import cmake as cmake_package
 import msgspec
 import ninja as ninja_package
 
+from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
@@ -61,7 +62,7 @@ def environment(plan: Plan, work: Path) -> dict[str, str]:
     for folder in (home, temp):
         folder.mkdir(parents=True, exist_ok=True)
     return plan.environment | {
-        "PATH": "/usr/bin:/bin",
+        "PATH": process.SYSTEM_PATH,
         "HOME": str(home),
         "TMPDIR": str(temp),
         "GIT_CEILING_DIRECTORIES": str(plan.source.path.parent),
@@ -103,7 +104,7 @@ def build(
             jobs=count.count,
             env=env,
             steps=recipe.steps,
-            earlier=from_json(earlier.read_bytes(), ninja.Timeline) if earlier.exists() else None,
+            earlier=_read_timings(earlier),
             progress=progress,
         )
     write_whole(earlier, to_json(line))
@@ -113,6 +114,14 @@ def build(
 
 def _timings(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "timings" / f"{plan.engine}-{plan.backend}.json"
+
+
+def _read_timings(path: Path) -> ninja.Timeline | None:
+    """Return an earlier build's steps; None when there was none, or its file is damaged."""
+    try:
+        return from_json(path.read_bytes(), ninja.Timeline)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _children_cpu() -> float:

@@ -7,6 +7,7 @@ a missing CUDA a line among hundreds. Here each of them is an error that says wh
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -62,8 +63,14 @@ def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str,
 def configure(
     plan: Plan, failures: Iterable[Failure], argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str]
 ) -> Configured:
-    """Configure and check. Raises ConfigureError; CMake's output is in configure.log."""
+    """Configure and check. Raises ConfigureError; CMake's output is in configure.log.
+
+    CMake's cache and its file API reply are made anew: cut short by a crash they would stop every later
+    run, and values of an earlier one would linger. What was compiled stays.
+    """
     build_dir.mkdir(parents=True, exist_ok=True)
+    (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
+    shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
     stateless_query(build_dir)
     log = build_dir / "configure.log"
     with process.stream(argv, env=env, cwd=build_dir) as running:
@@ -81,7 +88,9 @@ def read(build_dir: Path, argv: tuple[str, ...] = (), output: str = "") -> Confi
     try:
         reply = load_reply_dir(build_dir / ".cmake/api/v1/reply").reply
     except (OSError, IndexError, ExceptionGroup) as problem:
-        raise ConfigureError("CMake left no readable file API reply", where=str(build_dir)) from problem
+        raise ConfigureError(
+            "CMake left no readable file API reply", where=str(build_dir), remedy="run it again"
+        ) from problem
     if reply.cache_v2 is None or reply.codemodel_v2 is None:
         raise ConfigureError("CMake's file API reply lacks its cache or its targets", where=str(build_dir))
     cache = {

@@ -238,7 +238,7 @@ def _explain(failing: list[list[str]], code: int, log: Path) -> SparkbuildError:
     return kind(
         what,
         where=f"{failure.command[:2000]}\n  log: {log}",
-        remedy=cause[1] if cause else "the output above is that command's own; the whole log is named below",
+        remedy=cause[1] if cause else "the output above is that command's own",
         output=failure.said,
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from sparkbuild.catalog.records import CudaWheels, Recipe, Shelf, Toolchain
 from sparkbuild.errors import UsageError, did_you_mean
@@ -141,7 +142,7 @@ def load(path: Path, kind: type[R]) -> Shelf[R]:
 
 def _bad_key(path: Path, kind: type[R], message: str) -> UsageError:
     """Say which key, where, and what the nearest right one is."""
-    text, _, place = message.partition(" - at `$")
+    text, _, place = message.replace("`key` in ", "").partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
     unknown = re.search(r"unknown field `([^`]+)`", text)
     if not unknown:
@@ -163,8 +164,23 @@ def _field_names(kind: type) -> set[str]:
 
 def _check(path: Path, record: Recipe | Toolchain | CudaWheels) -> None:
     """Check what types alone can not say."""
-    if not isinstance(record, Recipe):
-        return
+    if isinstance(record, Toolchain):
+        _check_refusals(path, record)
+    if isinstance(record, Recipe):
+        _check_recipe(path, record)
+
+
+def _check_refusals(path: Path, record: Toolchain) -> None:
+    for i, rule in enumerate(record.cuda.refuse):
+        try:
+            SpecifierSet(rule.versions)
+        except InvalidSpecifier as problem:
+            raise UsageError(
+                str(problem), where=f"{path}: cuda.refuse[{i}].versions", remedy='write it as in "<12.9"'
+            ) from None
+
+
+def _check_recipe(path: Path, record: Recipe) -> None:
     for place, pattern in [("version_pattern", record.version_pattern)] + [
         (f"failures[{i}].pattern", f.pattern) for i, f in enumerate(record.failures)
     ]:
@@ -174,6 +190,12 @@ def _check(path: Path, record: Recipe | Toolchain | CudaWheels) -> None:
             raise UsageError(
                 f"not a regular expression: {problem}", where=f"{path}: {place}", remedy="mend it"
             ) from None
+    if lost := {"number", "commit"} - re.compile(record.version_pattern).groupindex.keys():
+        raise UsageError(
+            f"the pattern has no group {min(lost)!r}",
+            where=f"{path}: version_pattern",
+            remedy=f"add (?P<{min(lost)}>...)",
+        )
     names = [i.name for i in record.intents]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"intent {min(twice)!r} comes twice", where=f"{path}: intents", remedy="keep one")

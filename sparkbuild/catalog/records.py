@@ -96,7 +96,9 @@ class Steps(Record, frozen=True):
 
     seconds: dict[str, float] = {}
     default_seconds: float = 3.0
-    memory_mib: dict[Backend, int] = msgspec.field(default_factory=lambda: {"cuda": 1600, "cpu": 1000})
+    memory_mib: dict[Backend, Annotated[int, msgspec.Meta(gt=0)]] = msgspec.field(
+        default_factory=lambda: {"cuda": 1600, "cpu": 1000}
+    )
 
 
 class Recipe(Record, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparkbuild import __version__
-from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError
+from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
     from sparkbuild.pipeline import Request, Session
@@ -25,18 +26,20 @@ def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
     as_json = "--json" in args
     try:
         return cli.main(args, prog_name="sparkbuild", standalone_mode=False) or 0
+    except SystemExit:  # so click and rich end when the reader of a pipe has gone: no more into that pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as problem:
+        if as_json:
+            return _tell(UsageError(problem.format_message(), remedy="see --help"), as_json)
         problem.show()
         return problem.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _tell(_INTERRUPTED, as_json)
     except SparkbuildError as problem:
         return _tell(problem, as_json)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception:  # noqa: BLE001 - the last line of defence; the log has the traceback
         with tempfile.NamedTemporaryFile("w", prefix="sparkbuild-bug-", suffix=".log", delete=False) as log:
             log.write(f"sparkbuild {__version__} {args}\n{traceback.format_exc()}")
@@ -196,8 +199,8 @@ def recipes_check(files: tuple[Path, ...], catalogs: tuple[Path, ...], as_json: 
 
     found = check(Catalog.default(Folders.default(), catalogs), files)
     render.checked(found, as_json=as_json)
-    if any(c.problem for c in found):
-        raise FindingError(f"{sum(bool(c.problem) for c in found)} of {len(found)} files do not hold")
+    if bad := sum(bool(c.problem) for c in found):
+        _finish(FindingError(f"{bad} of {len(found)} files do not hold"), as_json)
 
 
 @cli.command()
@@ -217,7 +220,10 @@ def doctor(arch: str, catalogs: tuple[Path, ...], as_json: bool) -> None:
     checks = examine(toolchain, catalog.cuda_wheels(toolchain.cuda.wheels).record, folders)
     render.checks(checks, arch, as_json=as_json)
     if missing := [c.name for c in checks if c.needed and c.verdict == "missing"]:
-        raise MissingError(f"missing for {arch}: {', '.join(missing)}", remedy="see the table's last column")
+        problem = MissingError(
+            f"missing for {arch}: {', '.join(missing)}", remedy="see the table's last column"
+        )
+        _finish(problem, as_json)
 
 
 @cli.command()
@@ -230,6 +236,13 @@ def completion(shell: str) -> None:
     if kind is None:  # pragma: no cover - the choices above all exist
         raise MissingError(f"no completion for {shell}")
     click.echo(kind(cli, {}, "sparkbuild", "_SPARKBUILD_COMPLETE").source())
+
+
+def _finish(problem: SparkbuildError, as_json: bool) -> None:
+    """End with a problem's exit code; in JSON the result, printed already, is the whole answer."""
+    if not as_json:
+        raise problem
+    click.get_current_context().exit(problem.exit_code)
 
 
 def _session(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN401

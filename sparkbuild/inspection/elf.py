@@ -6,12 +6,10 @@ import re
 from pathlib import Path
 
 import msgspec
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSection
+from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
-from elftools.elf.sections import NoteSection
-from elftools.elf.segments import InterpSegment
+from elftools.elf.segments import InterpSegment, NoteSegment
 
 from sparkbuild.errors import BinaryError
 
@@ -45,15 +43,7 @@ def read_elf(path: Path) -> ElfFacts:
     try:
         with path.open("rb") as file:
             return _facts(ELFFile(file))
-    except (
-        ELFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        UnicodeDecodeError,
-    ) as problem:
+    except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"not a readable ELF file: {problem}", where=str(path), remedy="build or fetch it again"
         ) from problem
@@ -61,20 +51,20 @@ def read_elf(path: Path) -> ElfFacts:
 
 def _facts(elf: ELFFile) -> ElfFacts:
     words: dict[str, list[str]] = {}
-    build_id = glibc = ""
-    for section in elf.iter_sections():
-        if isinstance(section, DynamicSection):
-            for tag in section.iter_tags():
+    interpreter = build_id = ""
+    for segment in elf.iter_segments():  # what the loader reads; sections may be stripped
+        if isinstance(segment, DynamicSegment):
+            for tag in segment.iter_tags():
                 name = tag.entry.d_tag
                 if name in ("DT_NEEDED", "DT_SONAME", "DT_RUNPATH", "DT_RPATH"):
                     words.setdefault(name, []).append(getattr(tag, name.removeprefix("DT_").lower()))
-        elif isinstance(section, NoteSection):
-            build_id = next(
-                (n.n_desc for n in section.iter_notes() if n.n_type == "NT_GNU_BUILD_ID"), build_id
-            )
-        elif isinstance(section, GNUVerNeedSection):
-            glibc = _newest([glibc, *(a.name for _, aux in section.iter_versions() for a in aux)])
-    interpreter = next((s.get_interp_name() for s in elf.iter_segments() if isinstance(s, InterpSegment)), "")
+        elif isinstance(segment, NoteSegment):
+            ids = [n.n_desc for n in segment.iter_notes() if n.n_type == "NT_GNU_BUILD_ID"]
+            build_id = "".join(ids[:1]) or build_id
+        elif isinstance(segment, InterpSegment):
+            interpreter = segment.get_interp_name()
+    needs = [s for s in elf.iter_sections() if isinstance(s, GNUVerNeedSection)]
+    glibc = _newest([aux.name for s in needs for _, auxes in s.iter_versions() for aux in auxes])
     machine = elf.header.e_machine
     return ElfFacts(
         machine=_MACHINES.get(machine, str(machine)),

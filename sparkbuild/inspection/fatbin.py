@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
@@ -48,7 +47,7 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 places = [(s["sh_offset"], s["sh_offset"] + s["sh_size"]) for s in sections]
                 found = Counter(name for begin, end in places for name in _entries(data, begin, end))
-    except (ELFError, OSError, ValueError, struct.error) as problem:
+    except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"its device code can not be read: {problem}", where=str(path), remedy="build or fetch it again"
         ) from problem

@@ -14,12 +14,18 @@ import msgspec
 from sparkbuild import process
 
 _TIMEOUT = 120.0
+# What glibc's loader (natively or emulated) and qemu-user say when a program can not begin.
+_NOT_LOADED = re.compile(
+    r"^.*(?:error while loading shared libraries: |version `\S+' not found |: Could not open ').*$",
+    re.MULTILINE,
+)
 
 
 class VersionReport(msgspec.Struct, frozen=True):
     """What ``--version`` printed.
 
-    ``ran`` is how: native, qemu, or "not run" with the ``reason``.
+    ``ran`` is how: native or qemu; "not run" when it could not begin, for want of an emulator or a
+    library; "failed" when it ran and did not answer. The last two have a ``reason``.
     """
 
     ran: str
@@ -29,10 +35,13 @@ class VersionReport(msgspec.Struct, frozen=True):
     commit: str = ""
 
 
-def ask_version(tool: Path, machine: str, pattern: str, libraries: Iterable[Path] = ()) -> VersionReport:
+def ask_version(
+    tool: Path, machine: str, pattern: str, libraries: Iterable[Path] = (), *, timeout: float = _TIMEOUT
+) -> VersionReport:
     """Run ``tool --version`` and read the build number and commit out of it.
 
-    ``libraries`` are folders with what is not beside the tool, such as CUDA's run time.
+    ``libraries`` are folders with what is not beside the tool, such as CUDA's run time; ``timeout``
+    is in seconds.
     """
     launcher = launch(machine)
     if isinstance(launcher, str):
@@ -40,21 +49,33 @@ def ask_version(tool: Path, machine: str, pattern: str, libraries: Iterable[Path
     how = "qemu" if launcher else "native"
     path = ":".join(str(p) for p in libraries)
     with tempfile.TemporaryDirectory() as home:
-        env = {"PATH": "/usr/bin:/bin", "HOME": home, "LC_ALL": "C.UTF-8"} | (
+        env = {"PATH": process.SYSTEM_PATH, "HOME": home, "LC_ALL": "C.UTF-8"} | (
             {"LD_LIBRARY_PATH": path} if path else {}
         )
         argv: list[process.Word] = [*_with_env(launcher, env), tool, "--version"]
         try:
             done = process.run(
-                argv, env=process.clean_env() if launcher else env, timeout=_TIMEOUT, check=False
+                argv, env=process.clean_env() if launcher else env, timeout=timeout, check=False
             )
+        except process.NoAnswerError as problem:
+            return VersionReport("failed", problem.why, _printable(problem.done))
         except process.ProcessError as problem:
             return VersionReport("not run", str(problem))
-    said = (done.output + done.errors).strip()[:4000]
+    said = _printable(done)
+    if done.returncode != 0:
+        lost = _NOT_LOADED.search(said)
+        why = lost[0].strip() if lost else process.reason(done.returncode)
+        return VersionReport("not run" if lost else "failed", why, said)
     match = re.search(pattern, said)
-    if done.returncode != 0 or not match:
-        return VersionReport("failed", f"exit code {done.returncode}", said)
-    return VersionReport(how, "", said, int(match["number"]), match["commit"])
+    if not match or not (match["number"] or "").isdecimal():
+        return VersionReport("failed", "its answer does not hold the version that is looked for", said)
+    return VersionReport(how, "", said, int(match["number"]), match["commit"] or "")
+
+
+def _printable(done: process.Completed) -> str:
+    """Return the beginning of what a program said, without what could steer a terminal."""
+    said = (done.output + done.errors).strip()[:4000]
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in said)
 
 
 def launch(machine: str) -> tuple[str, ...] | str:

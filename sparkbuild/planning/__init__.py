@@ -17,6 +17,9 @@ KEY_FORMAT = 1
 _CMAKE_OWN = re.compile(r"^(CMAKE_[A-Z0-9_]+|BUILD_SHARED_LIBS|BUILD_TESTING|CUDAToolkit_ROOT)$")
 
 
+_WORD = re.compile(r"\{(\w+)\}")
+
+
 class Definition(msgspec.Struct, frozen=True):
     """One CMake definition: its value, why it is given and by whom.
 
@@ -163,13 +166,20 @@ def _from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
         if choice is None:
             skipped.append(Skipped(intent.name, _undeclared(intent, known)))
             continue
-        missing = [w for w in re.findall(r"\{(\w+)\}", choice.value) if not words.get(w)]
+        named = _WORD.findall(choice.value)
+        if wrong := [w for w in named if w not in words]:
+            raise UsageError(
+                f"no such word in a value: {{{wrong[0]}}}",
+                where=f"{known.recipe.path}: intents.{intent.name}",
+                remedy=did_you_mean(wrong[0], words) + f"Known: {', '.join(sorted(words))}",
+            )
+        missing = [w for w in named if not words[w]]
         if missing:
             skipped.append(
                 Skipped(intent.name, f"{' and '.join(missing)} not known or not set for this build")
             )
             continue
-        value = choice.value.format_map(words)
+        value = _WORD.sub(lambda word: words[word[1]], choice.value)
         origin = f"recipe:{intent.name}"
         definitions.append(Definition(choice.option, value, intent.why, origin, required=intent.required))
     return definitions, tuple(skipped)

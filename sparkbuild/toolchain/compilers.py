@@ -86,7 +86,11 @@ def find_compilers(toolchain: Toolchain, folders: Folders) -> Compilers:
 def _find(toolchain: Toolchain, candidates: list[tuple[Path, Path]]) -> tuple[Compilers, list[Path]]:
     rejected = []
     for cc, cxx in candidates:
-        found, files = describe(cc, cxx, toolchain)
+        try:
+            found, files = describe(cc, cxx, toolchain)
+        except (MissingError, process.ProcessError) as problem:
+            rejected.append(f"{cc}: {problem}")
+            continue
         if lost := [p.feature for p in found.proofs if not p.holds]:
             rejected.append(f"{cc}: {' '.join(found.flags)} does not give {', '.join(lost)}")
         else:

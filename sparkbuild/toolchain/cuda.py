@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from sparkbuild import process
 from sparkbuild.catalog.records import CudaWheels, Toolchain, Wheel
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, UsageError
 from sparkbuild.files import Folders, extract, locked, sha256_bytes, sha256_file, whole_folder
 from sparkbuild.packages import obtain
 from sparkbuild.progress import Progress
@@ -28,6 +28,7 @@ from sparkbuild.toolchain.memory import recall
 _PLATFORMS = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
 _PROGRAMS = ("bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "nvvm/bin/cicc")
 _LAYOUT = 1  # of an assembled toolkit; part of its digest
+_UNLINKABLE = re.compile(r"[\s,:'$`&()<>]")  # in -Wl,-rpath-link,A:B and -Xcompiler=A,B
 _INSTALLED = ("/usr/local/cuda", "/opt/cuda")
 
 
@@ -152,6 +153,12 @@ def _assembled(
     progress: Progress,
 ) -> CudaToolkit:
     """Unpack the wheels that this pair of machines needs into one toolkit folder."""
+    if bad := _UNLINKABLE.search(str(folders.cache)):
+        raise UsageError(
+            f"CUDA can not be used from below a path with {bad[0]!r} in it: nvcc and the linker split there",
+            where=str(folders.cache),
+            remedy="point SPARKBUILD_HOME at another folder",
+        )
     machine = target_processor(toolchain)
     build_machine = compilers_machine(compilers)
     chosen = [w for w in wheels.wheels if w.machine == (build_machine if w.part == "build" else machine)]

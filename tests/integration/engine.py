@@ -31,11 +31,17 @@ def git(folder: Path, *arguments: str) -> str:
         "PATH": os.environ["PATH"],
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "toy@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **{
+            f"GIT_{who}_{what}": "toy@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
         "GIT_AUTHOR_DATE": when,
         "GIT_COMMITTER_DATE": when,
     }
-    done = subprocess.run(["git", *arguments], cwd=folder, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=env, check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
@@ -60,7 +66,7 @@ class Toy:
         path.write_text(path.read_text() + text)
         return self
 
-    def publish(self, sdist: str = "", *, catalog: Path | None = None) -> Toy:
+    def publish(self, *, catalog: Path | None = None) -> Toy:
         """Commit the source and write the recipe that pins it; call it once, after all changes."""
         self.catalog = catalog or self.catalog
         git(self.source, "init", "--quiet", "--initial-branch=main")
@@ -74,7 +80,6 @@ class Toy:
             "tree": git(self.source, "rev-parse", "HEAD^{tree}"),
             "build_number": str(BUILD_NUMBER),
             "commit_time": str(COMMIT_TIME),
-            "sdist": sdist,
         }
         text = (DATA / "recipe.toml.in").read_text()
         for word, value in words.items():
@@ -144,7 +149,8 @@ class Box:
         """Return the whole environment of a run."""
         kept = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("COV")}
         user = self.home.parent / "user"
-        user.mkdir(exist_ok=True)
+        if user.parent.is_dir():
+            user.mkdir(exist_ok=True)
         base = {
             "HOME": str(user),
             "SPARKBUILD_HOME": str(self.home),
@@ -153,10 +159,22 @@ class Box:
         }
         return kept | base | self.environment | dict(extra or {})
 
-    def run(self, *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
-        """Run sparkbuild to its end."""
+    def run(
+        self,
+        *words: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Done:
+        """Run sparkbuild to its end; ``timeout`` is in seconds."""
         done = subprocess.run(
-            argv(words), env=self.env(env), cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            argv(words),
+            env=self.env(env),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -175,6 +193,10 @@ class Box:
     def build(self, toy: Toy, *words: str | Path, env: Mapping[str, str] | None = None) -> Done:
         """Build the toy's source folder for gb10's CPU; later words win."""
         return self.run(*build_words(toy), *words, env=env)
+
+    def plan(self, toy: Toy, *words: str | Path) -> dict[str, Any]:
+        """Return the plan for the same."""
+        return dict(self.run("plan", *request_words(toy), *words, "--json").document()["plan"])
 
     @property
     def build_dirs(self) -> list[Path]:
@@ -196,7 +218,9 @@ class Box:
         """Return what is half made: all but lock files, whole artifacts and what a next run goes on from."""
         kept = set(self.artifacts())
         store = [
-            p for p in self.home.glob("store/*/*") if p not in kept and not (p.is_file() and p.suffix == ".lock")
+            p
+            for p in self.home.glob("store/*/*")
+            if p not in kept and not (p.is_file() and p.suffix == ".lock")
         ]
         cache = self.home / "cache"
         temporary = [p for p in cache.glob(".*") if p.suffix != ".lock"]
@@ -210,14 +234,40 @@ class Box:
         assert self.debris() == []
 
 
+class Wrapped:
+    """The real compilers under their own names, behind a shell script; for use as PATH."""
+
+    def __init__(self, folder: Path, arch: str = "aarch64") -> None:
+        self.folder = folder
+        self.mark = folder / "mark"
+        self._prefix = "" if arch == HOST else f"{arch}-linux-gnu-"
+        folder.mkdir()
+
+    def when(self, pattern: str, action: str) -> dict[str, str]:
+        """Run a shell ``action`` when a call's words match ``pattern``; return the environment."""
+        for name in ("gcc", "g++"):
+            real = shutil.which(self._prefix + name)
+            script = self.folder / (self._prefix + name)
+            script.write_text(f"""#!/bin/sh
+mark='{self.mark}'
+case "$*" in
+    {pattern}) {action} ;;
+esac
+exec '{real}' "$@"
+""")
+            script.chmod(0o755)
+        return {"PATH": f"{self.folder}:{os.environ['PATH']}"}
+
+
+def request_words(toy: Toy) -> list[str | Path]:
+    """Return the words of the plainest request: the toy's source folder for gb10's CPU."""
+    place: list[str | Path] = ["--source", toy.source, "--catalog", toy.catalog]
+    return [toy.name, "--arch", "gb10", "--backend", "cpu", *place]
+
+
 def build_words(toy: Toy) -> list[str | Path]:
-    """Return the words of the plainest build of a toy."""
-    return [
-        "build",
-        toy.name,
-        *("--arch", "gb10", "--backend", "cpu", "-j", "2"),
-        *("--source", toy.source, "--catalog", toy.catalog),
-    ]
+    """Return the words of the plainest build."""
+    return ["build", *request_words(toy), "-j", "2"]
 
 
 def argv(words: Sequence[str | Path]) -> list[str]:

@@ -1,0 +1,57 @@
+"""A toy engine, a home to build it in, and what the long tests need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.engine import Box, Done, Toy
+
+MakeBox = Callable[[], Box]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked ``full`` unless --full (see tests/conftest.py) is given."""
+    if config.getoption("--full", default=False):
+        return
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="needs --full"))
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """Return the toy engine, not published yet."""
+    return Toy(tmp_path / "toy")
+
+
+class Built:
+    """The plain toy, built once for all tests; read only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.toy = Toy(folder / "toy").publish()
+        self.box = Box(folder / "home")
+        self.done: Done = self.box.build(self.toy, "--json")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Return the plain toy, built for gb10's CPU."""
+    if not shutil.which("aarch64-linux-gnu-g++") and not Path("/lib/ld-linux-aarch64.so.1").exists():
+        pytest.skip("no compiler for aarch64")
+    return Built(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture
+def box(built: Built, tmp_path: Path) -> Box:
+    """Return a new home that knows this machine's compilers already, and nothing else."""
+    return seeded(built, tmp_path / "home")
+
+
+def seeded(built: Built, home: Path) -> Box:
+    """Return a new home anywhere, with what is remembered of this machine."""
+    shutil.copytree(built.box.home / "cache" / "machine", home / "cache" / "machine")
+    return Box(home)

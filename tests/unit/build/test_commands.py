@@ -1,0 +1,148 @@
+"""Compile commands, through a real ninja on hand-written build files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sparkbuild.build import commands
+from sparkbuild.build.commands import Entry, summarise
+from sparkbuild.catalog.records import Cuda, Shelf
+from sparkbuild.errors import ConfigureError
+from sparkbuild.planning import Plan, make_plan
+from tests.conftest import compilers_of, cuda_of, digest, inputs_of, toolchain_of
+
+_WANTED = "armv8.2-a+dotprod+fp16"
+
+
+def plan(*, cuda: str = "", flags: tuple[str, ...] = (f"-march={_WANTED}",), **changes: Any) -> Plan:  # noqa: ANN401
+    known = inputs_of(compilers=compilers_of(flags=flags))
+    if cuda:
+        toolchain = Shelf(toolchain_of(cuda=Cuda(cuda, "13.0")), Path("/t"), digest("t"))
+        known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), toolchain=toolchain)
+    return msgspec.structs.replace(make_plan(known), **({"targets": ("toy-server",)} | changes))
+
+
+def write(where: Path, **compiles: str) -> Path:
+    """Write a build file: toy-server is linked from a compile of each ``file=flags``."""
+    rules = "rule cc\n  command = cc $flags -c $in -o $out\nrule link\n  command = cc $in -o $out\n"
+    files = {name.replace("__", "."): flags for name, flags in compiles.items()}
+    rows = [f"build {name}.o: cc src/{name}\n  flags = {flags}\n" for name, flags in files.items()]
+    mine = " ".join(f"{name}.o" for name in files if not name.startswith("foreign"))
+    rows.append(f"build bin/toy-server: link {mine}\nbuild toy-server: phony bin/toy-server\n")
+    (where / "build.ninja").write_text(rules + "".join(rows))
+    return where
+
+
+def check(tools: dict[str, Path], wanted: Plan, where: Path) -> commands.Commands:
+    return commands.check(wanted, tools["ninja"], where)
+
+
+def test_all_is_well(tools: dict[str, Path], tmp_path: Path) -> None:
+    where = write(tmp_path, a__c=f"-O3 -march={_WANTED}", b__cpp=f"-march={_WANTED}", c__c="-O2")
+    found = check(tools, plan(), where)
+    assert (found.total, found.cuda) == (3, 0)
+    assert found.march == {_WANTED: 2, "": 1}
+
+
+@pytest.mark.parametrize("later", ["-march=native", "-mcpu=native", "-march=armv8-a"])
+def test_a_flag_that_wins_over_the_toolchains_is_an_error(
+    tools: dict[str, Path], tmp_path: Path, later: str
+) -> None:
+    where = write(tmp_path, a__c=f"-march={_WANTED}", b__cpp=f"-march={_WANTED} {later}")
+    with pytest.raises(ConfigureError, match=r"^b\.cpp: .* wins over") as caught:
+        check(tools, plan(), where)
+    assert later in caught.value.where
+
+
+def test_a_flag_before_the_toolchains_does_no_harm(tools: dict[str, Path], tmp_path: Path) -> None:
+    where = write(tmp_path, a__c=f"-march=native -march={_WANTED}")
+    assert check(tools, plan(), where).march == {_WANTED: 1}
+
+
+def test_other_targets_do_not_count(tools: dict[str, Path], tmp_path: Path) -> None:
+    where = write(tmp_path, a__c=f"-march={_WANTED}", foreign__c="-march=native")
+    assert check(tools, plan(), where).total == 1
+
+
+def test_a_flag_that_reaches_nobody_is_an_error(tools: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigureError, match="on no compile command at all"):
+        check(tools, plan(), write(tmp_path, a__c="-O2"))
+
+
+def test_native_asks_for_nothing(tools: dict[str, Path], tmp_path: Path) -> None:
+    assert check(tools, plan(flags=()), write(tmp_path, a__c="-march=native")).march == {"native": 1}
+
+
+_GENCODE = (
+    f"--generate-code=arch=compute_{{0}},code=[compute_{{0}},sm_{{0}}] -Xcompiler=-fPIC,-march={_WANTED}"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "holds"),
+    [
+        ("121", ("121",), True),
+        ("121", ("121a",), True),
+        ("121a", ("121a",), True),
+        ("121-real", ("121",), True),
+        ("121", ("90",), False),
+        ("121", ("121", "90"), False),
+        ("121", (), False),
+        ("native", ("90",), True),
+    ],
+)
+def test_the_gpu_architecture(
+    tools: dict[str, Path], tmp_path: Path, asked: str, told: tuple[str, ...], holds: bool
+) -> None:
+    flags = " ".join([f"-march={_WANTED}", *(_GENCODE.format(t) for t in told)])
+    where = write(tmp_path, k__cu=flags, a__c=f"-march={_WANTED}")
+    if holds:
+        found = check(tools, plan(cuda=asked), where)
+        assert found.cuda == 1
+        assert found.cuda_archs == dict.fromkeys(told, 1)
+    else:
+        with pytest.raises(ConfigureError, match=r"^k\.cu: compiled for"):
+            check(tools, plan(cuda=asked), where)
+
+
+def test_a_cuda_build_without_cuda_is_an_error(tools: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigureError, match="no CUDA source is compiled"):
+        check(tools, plan(cuda="121"), write(tmp_path, a__c=f"-march={_WANTED}"))
+
+
+@pytest.mark.parametrize("text", [None, "garbage\n", ""])
+def test_a_build_folder_that_ninja_can_not_read(
+    tools: dict[str, Path], tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "build.ninja").write_text(text)
+    with pytest.raises(ConfigureError, match="lists no compile commands"):
+        check(tools, plan(), tmp_path)
+
+
+def test_a_folder_with_brackets_in_its_name(tools: dict[str, Path], tmp_path: Path) -> None:
+    where = tmp_path / "b [1] {2} ü"
+    where.mkdir()
+    assert check(tools, plan(), write(where, a__c=f"-march={_WANTED}")).total == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "march", "archs"),
+    [
+        ("cc -march=a -mcpu=b x.c", "b", set()),
+        ("nvcc -Xcompiler=-fPIC,-march=a,-O2 -gencode=arch=compute_90a,code=sm_90a", "a", {"90a"}),
+        ('nvcc -Xcompiler "-march=a" -arch=sm_121f', "a", {"121f"}),
+        ("cc x.c", "", set()),
+    ],
+)
+def test_what_a_command_says(command: str, march: str, archs: set[str]) -> None:
+    entry = Entry("/", "x.c", command)
+    assert (entry.march, set(entry.cuda_archs)) == (march, archs)
+
+
+def test_a_summary_of_nothing() -> None:
+    assert summarise(()) == commands.Commands(0, 0, {}, {})

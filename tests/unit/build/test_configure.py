@@ -1,0 +1,199 @@
+"""Real CMake runs of a project of a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sparkbuild import process
+from sparkbuild.build import configure as configuring
+from sparkbuild.build.configure import CacheEntry, Configured, same, unused
+from sparkbuild.catalog.records import Failure
+from sparkbuild.errors import ConfigureError
+from sparkbuild.planning import Definition, Plan, make_plan
+from tests.conftest import inputs_of, source_of
+
+_PROJECT = """\
+cmake_minimum_required(VERSION 3.20)
+project(toy NONE)
+option(TOY_FAST "be fast" OFF)
+set(TOY_NAME "x" CACHE STRING "a name")
+set(TOY_DIR "" CACHE PATH "a folder")
+if (DEFINED TOY_NUMBER)
+  message(STATUS "number ${TOY_NUMBER}")
+endif()
+"""
+_TARGET = "add_custom_target(toy-server)\nadd_custom_target(other)\n"
+_FAILURE = Failure("CUDA not found", "there would be no GPU", "install it", ("cuda",))
+
+
+class Bench:
+    """A project, and CMake with definitions on it."""
+
+    def __init__(self, tools: dict[str, Path], folder: Path) -> None:
+        self.source, self.build = folder / "src; $x ü", folder / "b ü"
+        self.source.mkdir()
+        self._tools = tools
+        self.write()
+
+    def write(self, more: str = "") -> Bench:
+        (self.source / "CMakeLists.txt").write_text(_PROJECT + _TARGET + more)
+        return self
+
+    def plan(self, definitions: dict[str, str], origin: str = "recipe:x") -> Plan:
+        plan = make_plan(inputs_of(source=source_of(path=self.source)))
+        rows = tuple(Definition(n, v, "because", origin) for n, v in definitions.items())
+        return msgspec.structs.replace(plan, definitions=rows)
+
+    def configure(
+        self,
+        definitions: dict[str, str] | None = None,
+        failures: tuple[Failure, ...] = (),
+        origin: str = "recipe:x",
+        **changes: object,
+    ) -> Configured:
+        plan = msgspec.structs.replace(self.plan(definitions or {}, origin), **changes)
+        argv = configuring.command(plan, self._tools["cmake"], self._tools["ninja"], self.build)
+        env = process.clean_env(HOME=str(self.source))
+        return configuring.configure(plan, failures, argv, self.build, env)
+
+
+@pytest.fixture
+def bench(tools: dict[str, Path], tmp_path: Path) -> Bench:
+    return Bench(tools, tmp_path)
+
+
+def test_what_was_asked_is_in_force(bench: Bench) -> None:
+    asked = {"TOY_FAST": "ON", "TOY_NAME": "a b$c'd", "TOY_DIR": "/x/", "TOY_NUMBER": "7"}
+    found = bench.configure(asked)
+    assert {n: found.cache[n].value.rstrip("/") for n in asked} == {
+        n: v.rstrip("/") for n, v in asked.items()
+    }
+    assert found.cache["TOY_FAST"] == CacheEntry("TOY_FAST", "BOOL", "ON", "be fast")
+    assert found.cache["TOY_NUMBER"].type == "UNINITIALIZED"
+    assert {"toy-server", "other"} <= found.targets.keys()
+    assert found.deprecated == ()
+    assert "number 7" in (bench.build / "configure.log").read_text()
+
+
+@pytest.mark.parametrize("value", ["on", "TRUE", "1", "yes"])
+def test_a_boolean_has_many_spellings(bench: Bench, value: str) -> None:
+    assert bench.configure({"TOY_FAST": value}).cache["TOY_FAST"].value == value
+
+
+def test_a_definition_that_nobody_declares_is_an_error(bench: Bench) -> None:
+    with pytest.raises(ConfigureError, match="does not declare or read TOY_FASST") as caught:
+        bench.configure({"TOY_FASST": "ON"})
+    assert caught.value.exit_code == 5
+    assert "did you mean TOY_FAST?" in caught.value.remedy
+    assert caught.value.where.startswith("-D TOY_FASST=ON (recipe:x)")
+
+
+def test_cmakes_own_definitions_need_no_reader(bench: Bench) -> None:
+    found = bench.configure({"CMAKE_CUDA_ARCHITECTURES": "121"}, origin="sparkbuild")
+    assert found.cache["CMAKE_CUDA_ARCHITECTURES"].value == "121"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('set(TOY_NAME "mine" CACHE STRING "" FORCE)\n', "became 'mine'"),
+        ("unset(TOY_NAME CACHE)\n", "is gone from the cache"),
+    ],
+)
+def test_a_project_that_overrides_a_value_is_an_error(bench: Bench, line: str, found: str) -> None:
+    with pytest.raises(ConfigureError, match=f"TOY_NAME was asked to be 'asked' and {found}"):
+        bench.write(line).configure({"TOY_NAME": "asked"})
+
+
+def test_a_forced_boolean_is_an_error(bench: Bench) -> None:
+    with pytest.raises(ConfigureError, match="TOY_FAST was asked to be 'ON' and became 'OFF'"):
+        bench.write('set(TOY_FAST OFF CACHE BOOL "" FORCE)\n').configure({"TOY_FAST": "ON"})
+
+
+def test_a_failing_project_shows_cmakes_words(bench: Bench) -> None:
+    with pytest.raises(ConfigureError, match="CMake failed with exit code 1") as caught:
+        bench.write('message(STATUS "before")\nmessage(FATAL_ERROR "the moon is wrong")\n').configure()
+    assert "the moon is wrong" in caught.value.output
+    assert caught.value.output.startswith("CMake Error")
+    assert caught.value.where == str(bench.build / "configure.log")
+    assert "before" in (bench.build / "configure.log").read_text()
+
+
+@pytest.mark.parametrize(("backend", "fails"), [("cuda", True), ("cpu", False)])
+def test_a_line_that_means_failure_is_one(bench: Bench, backend: str, fails: bool) -> None:
+    bench.write('message(WARNING "CUDA not found, going on")\n')
+    if fails:
+        with pytest.raises(
+            ConfigureError, match=r"there would be no GPU.*CUDA not found, going on"
+        ) as caught:
+            bench.configure(failures=(_FAILURE,), backend=backend)
+        assert caught.value.remedy == "install it"
+    else:
+        assert bench.configure(failures=(_FAILURE,), backend=backend).targets
+
+
+def test_a_target_that_does_not_exist_is_an_error(bench: Bench) -> None:
+    with pytest.raises(ConfigureError, match="no target 'toy-servr'") as caught:
+        bench.configure(targets=("toy-servr",))
+    assert caught.value.remedy.startswith("did you mean toy-server?")
+
+
+def test_deprecations_are_collected_once(bench: Bench) -> None:
+    line = 'message(WARNING "TOY_OLD is deprecated and will be removed, use TOY_FAST")\n'
+    found = bench.write(line + line).configure()
+    assert found.deprecated == ("TOY_OLD is deprecated and will be removed, use TOY_FAST",)
+
+
+def test_a_folder_that_was_never_configured_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigureError, match="no readable file API reply"):
+        configuring.read(tmp_path)
+
+
+def test_a_definition_is_one_word_of_the_command(bench: Bench) -> None:
+    plan = bench.plan({"A": "x y; $(id) \"'"})
+    words = configuring.command(plan, Path("cmake"), Path("ninja"), Path("b"))
+    assert words[-1] == "-DA=x y; $(id) \"'"
+    assert words[:7] == ("cmake", "-S", str(bench.source), "-B", "b", "-G", "Ninja")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        ("", ()),
+        (
+            "W:\n  Manually-specified variables were not used by the project:\n\n    A\n    B_C\n\n\n-- x",
+            ("A", "B_C"),
+        ),
+        ("  Manually-specified variables were not used by the project:\n\n    A\n", ("A",)),
+    ],
+)
+def test_unused(output: str, names: tuple[str, ...]) -> None:
+    assert unused(output) == names
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "asked", "equal"),
+    [
+        ("BOOL", "ON", "on", True),
+        ("BOOL", "ON", "1", True),
+        ("BOOL", "OFF", "", True),
+        ("BOOL", "OFF", "NO", True),
+        ("BOOL", "ON", "OFF", False),
+        ("BOOL", "ON", "native", False),
+        ("BOOL", "maybe", "perhaps", False),
+        ("STRING", "ON", "1", False),
+        ("STRING", "a", "a", True),
+        ("UNINITIALIZED", "ON", "TRUE", False),
+        ("PATH", "/a/b", "/a/b/", True),
+        ("FILEPATH", "/a//b", "/a/b", True),
+        ("PATH", "/a/c", "/a/b", False),
+    ],
+)
+def test_same(kind: str, value: str, asked: str, equal: bool) -> None:
+    assert same(CacheEntry("x", kind, value), asked) == equal

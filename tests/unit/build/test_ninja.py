@@ -1,0 +1,218 @@
+"""Real ninja on small hand-written build files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparkbuild import process
+from sparkbuild.build import ninja
+from sparkbuild.build.ninja import NinjaFailure, Timeline, read_failure, timeline
+from sparkbuild.catalog.records import Steps
+from sparkbuild.errors import CompileError, MissingError
+from tests.conftest import Told
+
+_RULES = """\
+rule make
+  command = $do && echo done > $out
+  description = Making $out
+"""
+_STEPS = Steps(seconds={".cu": 10.0, ".c": 1.0}, default_seconds=2.0)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    """Return a build folder whose name a careless program would stumble over."""
+    folder = tmp_path / "b [1] {x} ü"
+    folder.mkdir()
+    return folder
+
+
+def write(where: Path, **steps: str) -> None:
+    """Write a build file: each step's name and the command that comes before its output is made."""
+    rows = [f"build {n.replace('__', '.')}: make\n  do = {do}\n" for n, do in steps.items()]
+    (where / "build.ninja").write_text(
+        _RULES + "".join(rows) + f"build all: phony {' '.join(steps).replace('__', '.')}\n"
+    )
+
+
+def build(
+    tools: dict[str, Path], where: Path, told: Told, *, jobs: int = 1, earlier: Timeline | None = None
+) -> Timeline:
+    env = process.clean_env()
+    return ninja.build(
+        tools["ninja"], where, ("all",), jobs=jobs, env=env, steps=_STEPS, earlier=earlier, progress=told
+    )
+
+
+def test_it_builds_and_tells_what_each_step_took(tools: dict[str, Path], where: Path, told: Told) -> None:
+    write(where, a__c__o="true", b__cu__o="true", tool="true")
+    found = build(tools, where, told)
+    assert set(found.steps) == {"a.c.o", "b.cu.o", "tool"}
+    assert all(0 <= start <= end for start, end in found.steps.values())
+    assert found.cpu_like_seconds >= 0
+    assert [(done, total) for done, total, _, _ in told.steps] == [(1, 3), (2, 3), (3, 3)]
+    assert "Making a.c.o" in (where / "build.log").read_text()
+
+
+def test_the_estimate_goes_down_to_zero(tools: dict[str, Path], where: Path, told: Told) -> None:
+    write(where, a__c__o="true", b__cu__o="true", c__c__o="true", tool="true")
+    build(tools, where, told)
+    left = [left for *_, left in told.steps]
+    assert left == sorted(left, key=lambda x: -(x or 0))
+    assert left[-1] == 0
+    assert left[0] is not None
+    assert left[0] > 0
+
+
+def test_the_estimate_of_a_build_that_goes_on_is_for_what_is_left(
+    tools: dict[str, Path], where: Path, told: Told
+) -> None:
+    write(where, a__cu__o="true", b__c__o="true")
+    process.run([tools["ninja"], "-C", where, "a.cu.o"])
+    build(tools, where, told)
+    assert [(done, total, left) for done, total, _, left in told.steps] == [(1, 1, 0)]
+
+
+def test_earlier_builds_teach_the_estimate(tools: dict[str, Path], where: Path, told: Told) -> None:
+    rows = "build a.c.o: make\n  do = true\nbuild b.c.o: make a.c.o\n  do = true\nbuild all: phony b.c.o\n"
+    (where / "build.ninja").write_text(_RULES + rows)
+    build(tools, where, told, jobs=2, earlier=Timeline({"a.c.o": (100, 600), "b.c.o": (0, 900_000)}))
+    assert [left for *_, left in told.steps] == [450.0, 0.0]
+
+
+def test_nothing_to_do_is_fine(tools: dict[str, Path], where: Path, told: Told) -> None:
+    write(where, a="true")
+    assert build(tools, where, told) == build(tools, where, told)
+
+
+def test_a_failure_shows_the_failing_commands_own_words(
+    tools: dict[str, Path], where: Path, told: Told
+) -> None:
+    write(where, a__c__o="echo first; echo second >&2; exit 3")
+    with pytest.raises(CompileError, match=r"^a\.c\.o could not be made$") as caught:
+        build(tools, where, told)
+    assert caught.value.exit_code == 6
+    assert caught.value.output == "first\nsecond"
+    assert caught.value.where.startswith("echo first;")
+    assert str(where / "build.log") in caught.value.where
+
+
+def test_of_two_failures_each_keeps_its_words(tools: dict[str, Path], where: Path, told: Told) -> None:
+    write(where, a="sleep 0.2; echo from a; exit 1", b="sleep 0.2; echo from b; exit 1")
+    with pytest.raises(CompileError) as caught:
+        build(tools, where, told, jobs=2)
+    assert caught.value.output in ("from a", "from b")
+    assert caught.value.what.startswith(caught.value.output[-1])
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("fatal error: error writing to x: No space left on device", "disk is full"),
+        ("error: inlining failed in call to vdotq_s32: target specific option mismatch", "GCC fault"),
+        ("nvcc fatal   : Unsupported gpu architecture 'compute_121'", "does not know the GPU"),
+        ("nvcc fatal: Value 'sm_121' is not defined for option 'gpu-architecture'", "does not know the GPU"),
+        ("error: -- unsupported GNU version! gcc versions later than 15 are not supported!", "so new a GCC"),
+        ("undefined reference to `cuMemCreate'", "driver library"),
+        ("warning: libcudart.so.13, needed by libggml-cuda.so, not found", "behind a library"),
+    ],
+)
+def test_known_causes_are_named_with_what_mends_them(
+    tools: dict[str, Path], where: Path, told: Told, said: str, cause: str
+) -> None:
+    (where / "said").write_text(f"{said}\n")
+    write(where, x="cat said; exit 1")
+    with pytest.raises(CompileError, match=cause) as caught:
+        build(tools, where, told)
+    assert caught.value.remedy
+    assert said in caught.value.output
+
+
+_KILLED = "g++: fatal error: Killed signal terminated program cc1plus"
+_KILLED_ONCE = f"test -e killed || {{ touch killed; echo '{_KILLED}'; exit 1; }}"
+
+
+def test_a_kill_for_memory_is_tried_again_with_half_the_jobs(
+    tools: dict[str, Path], where: Path, told: Told
+) -> None:
+    write(where, a="true", b=_KILLED_ONCE)
+    assert set(build(tools, where, told, jobs=4).steps) == {"a", "b"}
+    assert told.notes == [
+        "a compiler was killed for want of memory; going on with 2 jobs instead of 4",
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_kill_for_memory_is_tried_again_only_once(
+    tools: dict[str, Path], where: Path, told: Told, jobs: int
+) -> None:
+    write(where, a="echo x >> tries; kill -KILL $$$$")
+    with pytest.raises(CompileError, match="want of memory") as caught:
+        build(tools, where, told, jobs=jobs)
+    assert caught.value.exit_code == 6
+    assert caught.value.remedy == "run again with fewer --jobs"
+    assert (where / "tries").read_text() == "x\n" * min(jobs, 2)
+
+
+def test_a_failure_of_ninja_itself_shows_the_log(tools: dict[str, Path], where: Path, told: Told) -> None:
+    (where / "build.ninja").write_text("build a: no_such_rule\n")
+    with pytest.raises(CompileError, match="ninja failed with exit code 1") as caught:
+        build(tools, where, told)
+    assert "no_such_rule" in caught.value.output
+
+
+def test_an_absent_ninja_is_missing(where: Path, told: Told) -> None:
+    write(where, a="true")
+    with pytest.raises((MissingError, process.ProcessError)):
+        build({"ninja": where / "absent"}, where, told)
+
+
+def test_the_environment_of_a_step_is_the_given_one(
+    tools: dict[str, Path], where: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CFLAGS", "-hostile")
+    write(where, a="env > environment")
+    build(tools, where, told)
+    assert "hostile" not in (where / "environment").read_text()
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "failure"),
+    [
+        (["FAILED: a.o ", "cc a.c", "error 1", "error 2"], NinjaFailure("a.o", "cc a.c", "error 1\nerror 2")),
+        (["FAILED: [code=2] a.o", "cc a.c"], NinjaFailure("a.o", "cc a.c", "")),
+        (["FAILED: a.o"], NinjaFailure("a.o", "", "")),
+    ],
+)
+def test_read_failure(lines: list[str], failure: NinjaFailure) -> None:
+    assert read_failure(lines) == failure
+
+
+def test_a_very_long_failure_is_cut() -> None:
+    assert len(read_failure(["FAILED: a", "cc", *["x"] * 10_000]).said) < 1000
+
+
+@pytest.mark.parametrize(
+    ("log", "steps"),
+    [
+        ("# ninja log v7\n1\t5\t0\ta.o\tabc\n3\t9\t0\tb.o\tdef\n", {"a.o": (1, 5), "b.o": (3, 9)}),
+        ("# ninja log v7\n1\t5\t0\ta.o\tabc\n7\t9\t0\ta.o\tabc\n", {"a.o": (7, 9)}),
+        ("garbage\n1\t2\n\t\t\t\t\nx\t5\t0\ta\tb\n1\t5\t0\ta.o", {}),
+        ("", {}),
+    ],
+)
+def test_timeline(tmp_path: Path, log: str, steps: dict[str, tuple[int, int]]) -> None:
+    (tmp_path / ".ninja_log").write_text(log)
+    assert timeline(tmp_path) == Timeline(steps)
+    os.truncate(tmp_path / ".ninja_log", len(log) // 2)
+    assert timeline(tmp_path).steps.keys() <= steps.keys()
+
+
+def test_no_log_is_no_timeline(tmp_path: Path) -> None:
+    assert timeline(tmp_path) == Timeline({})

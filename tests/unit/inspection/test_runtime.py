@@ -1,0 +1,146 @@
+"""Real programs are asked for their version: scripts, and compiled ones where the loader matters."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparkbuild.inspection.runtime import ask_version, launch
+from tests.conftest import Script
+
+_HERE = platform.machine()
+_PATTERN = r"version: (?P<number>\d+) \((?P<commit>[0-9a-f]+)\)"
+_GCC, _ARM = shutil.which("gcc"), shutil.which("aarch64-linux-gnu-gcc")
+_QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+
+needs_gcc = pytest.mark.skipif(not _GCC, reason="gcc is not installed")
+needs_emulation = pytest.mark.skipif(
+    _HERE == "aarch64" or not _ARM or not _QEMU, reason="needs qemu-aarch64 and aarch64-linux-gnu-gcc"
+)
+
+
+def test_a_native_program_answers(script: Script) -> None:
+    tool = script("tool", 'test "$1" = --version && echo "version: 42 (abc123)" >&2')
+    report = ask_version(tool, _HERE, _PATTERN)
+    assert (report.ran, report.reason, report.number, report.commit) == ("native", "", 42, "abc123")
+    assert report.output == "version: 42 (abc123)"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("echo 'version: 42 (abc)'; exit 3", "exit code 3"),
+        ("kill -SEGV $$", "SIGSEGV"),
+        ("kill -ABRT $$", "SIGABRT"),
+        ("echo 'version: unknown'", "version that is looked for"),
+        ("true", "version that is looked for"),
+        ("sleep 1000", "no answer within"),
+    ],
+)
+def test_a_program_that_runs_and_does_not_answer_has_failed(script: Script, body: str, reason: str) -> None:
+    report = ask_version(script("tool", body), _HERE, _PATTERN, timeout=0.5 if "sleep" in body else 60)
+    assert report.ran == "failed"
+    assert reason in report.reason
+    assert report.number is None
+
+
+@pytest.mark.parametrize("pattern", [r"version: (?P<number>\w+)(?P<commit>)", r"v(?P<number>x)?(?P<commit>)"])
+def test_a_number_that_is_none_is_no_answer(script: Script, pattern: str) -> None:
+    assert ask_version(script("tool", "echo version: many"), _HERE, pattern).ran == "failed"
+
+
+def test_a_commit_may_be_absent(script: Script) -> None:
+    report = ask_version(script("tool", "echo v7"), _HERE, r"v(?P<number>\d+)(?P<commit>-\w+)?")
+    assert (report.number, report.commit) == (7, "")
+
+
+def test_a_flood_and_escape_codes_are_kept_away(script: Script) -> None:
+    body = r"printf 'version: 42 (abc)\033[2J\033]0;title\007\r\n'; yes | head -c 100000"
+    report = ask_version(script("tool", body), _HERE, _PATTERN)
+    assert report.number == 42
+    assert len(report.output) <= 4000
+    assert all(c.isprintable() or c == "\n" for c in report.output)
+
+
+def test_nothing_of_the_callers_environment_gets_through(
+    script: Script, monkeypatch: pytest.MonkeyPatch, sealed: Path
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setenv("SECRET", "s3cret")
+    report = ask_version(
+        script("tool", "env; echo 'version: 1 (a)'"), _HERE, _PATTERN, [Path("/x"), Path("/y")]
+    )
+    assert "s3cret" not in report.output
+    assert "LD_PRELOAD" not in report.output
+    assert str(sealed) not in report.output
+    assert "LD_LIBRARY_PATH=/x:/y" in report.output
+
+
+def test_what_can_not_be_started_is_not_run(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    for data in (None, b"\x7fELFgarbage"):
+        if data:
+            tool.write_bytes(data)
+            tool.chmod(0o755)
+        report = ask_version(tool, _HERE, _PATTERN)
+        assert report.ran == "not run"
+        assert "could not be started" in report.reason
+
+
+def test_another_machines_program_is_not_run_without_an_emulator(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = ask_version(script("tool", "echo 'version: 1 (a)'"), "riscv64", _PATTERN)
+    assert (report.ran, report.output) == ("not run", "")
+    assert "qemu-riscv64 is not installed" in report.reason
+
+
+def test_launching(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch(_HERE) == ()
+    monkeypatch.setenv("PATH", str(script("qemu-sparc9000", "").parent))
+    assert "C library is missing" in launch("sparc9000")
+
+
+_MACHINES = [
+    pytest.param(_GCC, _HERE, "native", marks=needs_gcc),
+    pytest.param(_ARM, "aarch64", "qemu", marks=needs_emulation),
+]
+
+
+@pytest.fixture
+def tool(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib.c").write_text("int number(void) { return 42; }\n")
+    (tmp_path / "tool.c").write_text(
+        "#include <stdio.h>\nint number(void);\n"
+        'int main(void) { printf("version: %d (abc)\\n", number()); return 0; }\n'
+    )
+    compiler: str = request.param
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "lib.c", "-Wl,-soname,libnumber.so", "-o", "lib/libnumber.so"],
+        cwd=tmp_path,
+        check=True,
+    )
+    subprocess.run([compiler, "tool.c", "-Llib", "-lnumber", "-o", "tool"], cwd=tmp_path, check=True)
+    return tmp_path / "tool", tmp_path / "lib"
+
+
+@pytest.mark.parametrize(("tool", "machine", "how"), _MACHINES, indirect=["tool"])
+def test_a_compiled_tool_answers_when_its_libraries_are_there(
+    tool: tuple[Path, Path], machine: str, how: str
+) -> None:
+    report = ask_version(tool[0], machine, _PATTERN, [tool[1]])
+    assert (report.ran, report.number, report.commit) == (how, 42, "abc")
+
+
+@pytest.mark.parametrize(("tool", "machine", "how"), _MACHINES, indirect=["tool"])
+def test_a_tool_that_lacks_a_library_is_not_run(tool: tuple[Path, Path], machine: str, how: str) -> None:
+    report = ask_version(tool[0], machine, _PATTERN)
+    assert report.ran == "not run"
+    assert "error while loading shared libraries: libnumber.so" in report.reason
+    assert "\n" not in report.reason

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sparkbuild import process
+from sparkbuild.catalog import Catalog, shipped_root
+from sparkbuild.catalog.records import Cuda, CudaWheels, Refusal, Wheel
+from sparkbuild.errors import MissingError, UsageError
+from sparkbuild.files import Folders
+from sparkbuild.packages import Pin
+from sparkbuild.progress import Silent
+from sparkbuild.toolchain import CudaToolkit, find_cuda, preflight
+from sparkbuild.toolchain.cuda import nvcc_version, refusal
+from sparkbuild.toolchain.preflight import gencode
+from tests.conftest import Script, compilers_of, cuda_of, digest, toolchain_of
+
+_SHIPPED = Catalog((shipped_root(),)).toolchains()
+
+
+@pytest.mark.parametrize("arch", ["gb10", "gb10-sve2"])
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("12.8", "unknown"),
+        ("12.8.93", "unknown"),
+        ("11.8", "unknown"),
+        ("12.9", ""),
+        ("12.9.86", ""),
+        ("13.0.88", ""),
+        ("13.1.80", ""),
+        ("13.2.0", "miscompiles"),
+        ("13.2.51", "miscompiles"),
+        ("13.2.1", "miscompiles"),
+        ("13.2.78", "miscompiles"),
+        ("13.2.2", ""),
+        ("13.3.1", ""),
+        ("", "does not tell"),
+        ("13", "does not tell"),
+        ("V13.0", "does not tell"),
+    ],
+)
+def test_refused_versions(arch: str, version: str, refused: str) -> None:
+    why = refusal(_SHIPPED[arch].record, version)
+    assert (refused in why) if refused else (why == "")
+
+
+@pytest.mark.parametrize("arch", _SHIPPED)
+def test_the_two_miscompiling_versions_are_refused_everywhere(arch: str) -> None:
+    assert all(refusal(_SHIPPED[arch].record, v) for v in ("13.2.51", "13.2.78"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "option"),
+    [
+        ("121", "-gencode=arch=compute_121,code=[compute_121,sm_121]"),
+        ("121a-real", "-gencode=arch=compute_121a,code=sm_121a"),
+        ("90-virtual", "-gencode=arch=compute_90,code=compute_90"),
+        ("native", "-arch=native"),
+    ],
+)
+def test_gencode(arch: str, option: str) -> None:
+    assert gencode(arch) == option
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("echo 'Cuda compilation tools, release 13.0, V13.0.88'", "13.0.88"),
+        ("echo 'no version here'", ""),
+        ("echo V13.0.88; exit 1", ""),
+    ],
+)
+def test_nvcc_tells_its_version(script: Script, said: str, version: str) -> None:
+    assert nvcc_version(script("nvcc", said)) == version
+
+
+def test_an_absent_nvcc_has_no_version(tmp_path: Path) -> None:
+    assert nvcc_version(tmp_path / "nvcc") == ""
+
+
+# --- assembled from wheels -----------------------------------------------------------------------
+
+_CUDA_H = """
+CUresult CUDAAPI cuInit(unsigned int Flags);
+CUresult CUDAAPI cuMemAlloc(CUdeviceptr *dptr, size_t bytesize);
+#define cuMemAlloc cuMemAlloc_v2
+#define cuMemcpy __CUDA_API_PTDS(cuMemcpy)
+"""
+_BUILD = {
+    "bin/nvcc": "#!/bin/sh\n",
+    "nvvm/bin/cicc": "#!/bin/sh\n",
+    "include/fatbinary_section.h": "/* section */",
+    "include/unwanted.h": "",
+}
+_TARGET = {
+    "include/cuda.h": _CUDA_H,
+    "include/cuda_runtime.h": "",
+    "lib/libcudart.so.13": "lib",
+    "lib/cmake/x.cmake": "",
+}
+
+
+def wheel(folders: Folders, part: str, machine: str, files: dict[str, str]) -> Wheel:
+    """Return a wheel that is in the cache already."""
+    path = folders.cache / f"{part}-{machine}.whl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as pack:
+        for name, text in files.items():
+            info = zipfile.ZipInfo(f"nvidia/cu13/{name}")
+            info.external_attr = 0o100755 << 16
+            pack.writestr(info, text)
+        pack.writestr("x-1.dist-info/METADATA", "")
+    data = path.read_bytes()
+    pin = Pin(project="x", file=path.name, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    cached = folders.cache / "downloads" / pin.sha256[:16] / pin.file
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(cached)
+    return Wheel(part, machine, pin)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def assembled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaToolkit:
+    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)  # this machine may have one
+    folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")  # no space in a path
+    rows = [wheel(folders, "build", m, _BUILD) for m in ("aarch64", "x86_64")]
+    rows += [wheel(folders, "target", m, _TARGET) for m in ("aarch64", "x86_64")]
+    wheels = CudaWheels(1, "13.0", "13.0.88", tuple(rows))
+    gcc = Path(shutil.which("gcc") or "gcc")
+    return find_cuda(toolchain_of(), wheels, compilers_of(cc=gcc), folders, offline=True, progress=Silent())
+
+
+def test_wheels_become_a_toolkit(assembled: CudaToolkit) -> None:
+    root, target = assembled.root, assembled.target_dir
+    assert assembled.origin == "wheels"
+    assert target == root / "targets/sbsa-linux"
+    names = {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
+    assert names == {
+        "bin/nvcc",
+        "nvvm/bin/cicc",
+        "targets/sbsa-linux/include/fatbinary_section.h",
+        "targets/sbsa-linux/include/cuda.h",
+        "targets/sbsa-linux/include/cuda_runtime.h",
+        "targets/sbsa-linux/lib/libcudart.so.13",
+        "targets/sbsa-linux/lib/libcudart.so",
+        "targets/sbsa-linux/lib/stubs/libcuda.so",
+        "targets/sbsa-linux/lib/stubs/libcuda.so.1",
+    }
+    assert assembled.nvcc.stat().st_mode & 0o100
+    assert (target / "lib/libcudart.so").read_text() == "lib"
+    assert target / "lib" in assembled.runtime_dirs
+
+
+def test_the_driver_stub_has_every_function_of_the_header(assembled: CudaToolkit) -> None:
+    said = process.run(["nm", "-D", "--defined-only", assembled.target_dir / "lib/stubs/libcuda.so"]).output
+    assert {line.split()[-1] for line in said.splitlines()} >= {
+        "cuInit",
+        "cuMemAlloc",
+        "cuMemAlloc_v2",
+        "cuMemcpy",
+    }
+
+
+def test_cmake_is_told_where_all_of_it_is(assembled: CudaToolkit) -> None:
+    told = assembled.definitions
+    assert told["CMAKE_CUDA_COMPILER"] == str(assembled.nvcc)
+    assert told["CUDAToolkit_ROOT"] == str(assembled.root)
+    assert str(assembled.target_dir / "lib/stubs") in told["CMAKE_EXE_LINKER_FLAGS"]
+
+
+def test_a_path_that_nvcc_would_split_is_refused(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)
+    wheels = Catalog((shipped_root(),)).cuda_wheels("13.0").record
+    with pytest.raises(UsageError, match="with ' ' in it"):
+        find_cuda(toolchain_of(), wheels, compilers_of(), folders, offline=True, progress=Silent())
+
+
+def test_offline_without_wheels_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")
+    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)
+    wheels = Catalog((shipped_root(),)).cuda_wheels("13.0").record
+    with pytest.raises(MissingError, match="--offline"):
+        find_cuda(toolchain_of(), wheels, compilers_of(), folders, offline=True, progress=Silent())
+    assert not list(folders.cache.glob("cuda/*/"))
+
+
+def test_refused_wheels_are_not_assembled(
+    folders: Folders, script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nvcc = script("nvcc", "echo V12.8.93")
+    (tmp_path / "old" / "bin").mkdir(parents=True)
+    nvcc.rename(tmp_path / "old" / "bin" / "nvcc")
+    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", lambda: [tmp_path / "old"])
+    wheels = CudaWheels(1, "12.8", "12.8.93", ())
+    toolchain = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
+    with pytest.raises(MissingError, match="too old") as caught:
+        find_cuda(toolchain, wheels, compilers_of(), folders, offline=True, progress=Silent())
+    assert f"{tmp_path / 'old'}: CUDA 12.8.93 (<12.9): it is too old" in caught.value.where
+
+
+def test_an_installed_toolkit_is_taken_when_it_has_everything(
+    folders: Folders, script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = tmp_path / "cuda"
+    (root / "bin").mkdir(parents=True)
+    script("nvcc", "echo V13.0.88").rename(root / "bin/nvcc")
+    target = root / "targets/sbsa-linux"
+    wanted = ("include/cuda_runtime.h", "include/cublas_v2.h", "lib/libcudart.so", "lib/libcublas.so")
+    for name in (*wanted, "lib/stubs/libcuda.so"):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("")
+    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", lambda: [root])
+    wheels = CudaWheels(1, "12.8", "12.8.93", ())
+    refused = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
+    arguments = (refused, wheels, compilers_of(), folders)
+    found = find_cuda(*arguments, offline=True, progress=Silent())
+    assert (found.root, found.version, found.origin) == (root, "13.0.88", "installed")
+    (target / "lib/libcublas.so").unlink()
+    with pytest.raises(MissingError) as caught:
+        find_cuda(*arguments, offline=True, progress=Silent())
+    assert f"{root}: has no lib/libcublas.so for sbsa-linux" in caught.value.where
+
+
+def test_a_preflight_that_fails_gives_the_compilers_own_words(script: Script, tmp_path: Path) -> None:
+    nvcc = script("nvcc", "echo 'nvcc fatal: Unsupported gpu architecture compute_121' >&2; exit 1")
+    (tmp_path / "root" / "bin").mkdir(parents=True)
+    nvcc.rename(tmp_path / "root" / "bin" / "nvcc")
+    cuda = cuda_of(tmp_path / "root", definitions={"CMAKE_EXE_LINKER_FLAGS": "-Wl,x"}, digest=digest("x"))
+    with pytest.raises(MissingError, match="can not compile a kernel for 121") as caught:
+        preflight(cuda, compilers_of(), "121", tmp_path / "work")
+    assert "Unsupported gpu architecture" in caught.value.output
+    assert "nvcc" in caught.value.where
