@@ -246,6 +246,8 @@ def _manifest(
             steps=len(built.timeline.steps),
             compile_commands=built.commands,
             wall_seconds=round(time.time() - started, 3),
+            configure_seconds=round(built.configure_seconds, 3),
+            compile_seconds=round(built.compile_seconds, 3),
             cpu_seconds=round(built.cpu_seconds, 3),
             deprecated=built.configured.deprecated,
         ),

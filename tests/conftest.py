@@ -307,6 +307,8 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
             steps=100,
             compile_commands=Commands(90, 30, {"armv8.2-a": 90}, {"121": 30}),
             wall_seconds=12.5,
+            configure_seconds=1.5,
+            compile_seconds=10.0,
             cpu_seconds=40.25,
             deprecated=(),
         ),

@@ -103,7 +103,7 @@ class DefinitionUsed(Record, frozen=True):
 
 
 class Run(Record, frozen=True):
-    """How it was made: commands, environment, jobs. Times are wall and CPU seconds."""
+    """How it was made. ``wall_seconds`` is all of it, ``cpu_seconds`` what CMake and ninja's steps took."""
 
     started: dt.datetime
     host: str
@@ -116,6 +116,8 @@ class Run(Record, frozen=True):
     steps: int
     compile_commands: Commands
     wall_seconds: float
+    configure_seconds: float
+    compile_seconds: float
     cpu_seconds: float
     deprecated: tuple[str, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Built(msgspec.Struct, frozen=True):
     timeline: ninja.Timeline
     jobs: jobs.Jobs
     environment: dict[str, str]
+    configure_seconds: float
+    compile_seconds: float
     cpu_seconds: float
 
 
@@ -88,15 +91,16 @@ def build(
     env = environment(plan, where / ".env")
     with _plain_umask():
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
+        began, before = time.monotonic(), _children_cpu()
         argv = configure.command(plan, tools.cmake, tools.ninja, where)
         configured = configure.configure(plan, recipe.failures, argv, where, env)
+        configure_seconds = time.monotonic() - began
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
         summary = commands.check(plan, tools.ninja, where)
         count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=asked_jobs)
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
-        before = _children_cpu()
-        earlier = _timings(plan, folders)
+        began, earlier = time.monotonic(), _timings(plan, folders)
         line = ninja.build(
             tools.ninja,
             where,
@@ -109,7 +113,18 @@ def build(
         )
     write_whole(earlier, to_json(line))
     command = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(count.count))
-    return Built(where, command, configured, summary, line, count, env, _children_cpu() - before)
+    return Built(
+        build_dir=where,
+        command=command,
+        configured=configured,
+        commands=summary,
+        timeline=line,
+        jobs=count,
+        environment=env,
+        configure_seconds=configure_seconds,
+        compile_seconds=time.monotonic() - began,
+        cpu_seconds=_children_cpu() - before,
+    )
 
 
 def _timings(plan: Plan, folders: Folders) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -142,8 +143,9 @@ class _Costs:
         if output in self._earlier:
             start, end = self._earlier[output]
             return (end - start) / 1000
-        suffix = Path(output.removesuffix(".o")).suffix
-        return self._steps.seconds.get(suffix, self._steps.default_seconds)
+        name = Path(output).name.removesuffix(".o")
+        guesses = (seconds for pattern, seconds in self._steps.seconds.items() if fnmatch(name, pattern))
+        return next(guesses, self._steps.default_seconds)
 
 
 class _Meter:

@@ -92,7 +92,7 @@ class Failure(Record, frozen=True):
 
 
 class Steps(Record, frozen=True):
-    """What a build step costs before any build was measured: seconds by suffix, memory in MiB."""
+    """What a step costs before any build was measured: seconds by name, the first pattern wins; MiB."""
 
     seconds: dict[str, float] = {}
     default_seconds: float = 3.0

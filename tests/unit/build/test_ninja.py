@@ -19,7 +19,7 @@ rule make
   command = $do && echo done > $out
   description = Making $out
 """
-_STEPS = Steps(seconds={".cu": 10.0, ".c": 1.0}, default_seconds=2.0)
+_STEPS = Steps(seconds={"*.cu": 10.0, "*.c": 1.0}, default_seconds=2.0)
 
 
 @pytest.fixture
