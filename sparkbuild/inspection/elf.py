@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, TypeVar
 
 import msgspec
 from elftools.elf.dynamic import DynamicSegment
@@ -13,6 +15,11 @@ from elftools.elf.segments import InterpSegment, NoteSegment
 
 from sparkbuild.errors import BinaryError
 
+T = TypeVar("T")
+# Counts and links inside a hostile file can make a reader go in circles for years. No real file has
+# more of anything.
+_MOST_SEGMENTS = 256
+_MOST = 1 << 16
 _MACHINES = {"EM_AARCH64": "aarch64", "EM_X86_64": "x86_64"}
 
 
@@ -42,29 +49,32 @@ def read_elf(path: Path) -> ElfFacts:
     """Read a file's facts. Raises BinaryError when it is no readable ELF file."""
     try:
         with path.open("rb") as file:
-            return _facts(ELFFile(file))
+            return _facts(open_elf(file))
     except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"not a readable ELF file: {problem}", where=str(path), remedy="build or fetch it again"
         ) from problem
 
 
+def open_elf(file: IO[bytes]) -> ELFFile:
+    """Return a file's reader. Raises ValueError when it claims more parts than any real file has."""
+    elf = ELFFile(file)
+    if elf.num_segments() > _MOST_SEGMENTS or elf.num_sections() > _MOST:
+        raise ValueError(f"it claims {elf.num_segments()} segments and {elf.num_sections()} sections")
+    return elf
+
+
 def _facts(elf: ELFFile) -> ElfFacts:
     words: dict[str, list[str]] = {}
-    interpreter = build_id = ""
-    for segment in elf.iter_segments():  # what the loader reads; sections may be stripped
-        if isinstance(segment, DynamicSegment):
-            for tag in segment.iter_tags():
-                name = tag.entry.d_tag
-                if name in ("DT_NEEDED", "DT_SONAME", "DT_RUNPATH", "DT_RPATH"):
-                    words.setdefault(name, []).append(getattr(tag, name.removeprefix("DT_").lower()))
-        elif isinstance(segment, NoteSegment):
-            ids = [n.n_desc for n in segment.iter_notes() if n.n_type == "NT_GNU_BUILD_ID"]
-            build_id = "".join(ids[:1]) or build_id
-        elif isinstance(segment, InterpSegment):
-            interpreter = segment.get_interp_name()
-    needs = [s for s in elf.iter_sections() if isinstance(s, GNUVerNeedSection)]
-    glibc = _newest([aux.name for s in needs for _, auxes in s.iter_versions() for aux in auxes])
+    segments = list(elf.iter_segments())  # what the loader reads; sections may be stripped
+    for tag in _bounded(t for s in segments if isinstance(s, DynamicSegment) for t in s.iter_tags()):
+        name = tag.entry.d_tag
+        if name in ("DT_NEEDED", "DT_SONAME", "DT_RUNPATH", "DT_RPATH"):
+            words.setdefault(name, []).append(getattr(tag, name.removeprefix("DT_").lower()))
+    notes = _bounded(n for s in segments if isinstance(s, NoteSegment) for n in s.iter_notes())
+    build_id = next((n.n_desc for n in notes if n.n_type == "NT_GNU_BUILD_ID"), "")
+    interpreter = next((s.get_interp_name() for s in segments if isinstance(s, InterpSegment)), "")
+    glibc = _newest(list(_bounded(_version_names(elf))))
     machine = elf.header.e_machine
     return ElfFacts(
         machine=_MACHINES.get(machine, str(machine)),
@@ -76,6 +86,22 @@ def _facts(elf: ELFFile) -> ElfFacts:
         build_id=build_id,
         glibc=glibc.removeprefix("GLIBC_"),
     )
+
+
+def _version_names(elf: ELFFile) -> Iterator[str]:
+    """Yield the names of the libraries and versions that are needed."""
+    for section in elf.iter_sections():
+        if isinstance(section, GNUVerNeedSection):
+            for library, versions in section.iter_versions():
+                yield library.name or ""
+                yield from (version.name or "" for version in versions)
+
+
+def _bounded(items: Iterable[T]) -> Iterator[T]:
+    for number, item in enumerate(items):
+        if number == _MOST:
+            raise ValueError("its tables go in circles")
+        yield item
 
 
 def _newest(names: list[str]) -> str:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
+from sparkbuild.inspection.elf import open_elf
 
 _SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 _MAGIC = 0xBA55ED50
@@ -41,7 +41,7 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
     """
     try:
         with path.open("rb") as file:
-            sections = [s for s in ELFFile(file).iter_sections() if s.name in _SECTIONS]
+            sections = [s for s in open_elf(file).iter_sections() if s.name in _SECTIONS]
             if not sections:
                 return ()
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

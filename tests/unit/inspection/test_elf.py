@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
 from sparkbuild.inspection.elf import ElfFacts, is_elf, read_elf
@@ -151,6 +153,39 @@ def test_what_is_no_elf_file(tmp_path: Path, data: bytes) -> None:
             read(path)
         assert caught.value.exit_code == 7
         assert caught.value.where == str(path)
+
+
+def field(path: Path, section: str, at: int) -> int:
+    """Return where a field of a section's header is in the file (elf(5))."""
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        return int(elf["e_shoff"] + elf.get_section_index(section) * elf["e_shentsize"] + at)
+
+
+_E_PHENTSIZE, _E_SHENTSIZE = 54, 58  # each before its e_phnum, e_shnum
+_SH_SIZE, _SH_INFO = 32, 44
+
+
+@needs_gcc
+@pytest.mark.parametrize("fault", ["versions", "sections", "segments"])
+def test_a_file_that_goes_in_circles_is_refused(tmp_path: Path, fault: str) -> None:
+    """Read as they claim to be, these files have 2 ** 32 parts and more."""
+    _, program = make(_GCC or "", tmp_path)
+    data = bytearray(program.read_bytes())
+    if fault == "versions":
+        struct.pack_into("<I", data, field(program, ".gnu.version_r", _SH_INFO), 2**32 - 1)
+    elif fault == "sections":
+        struct.pack_into("<Q", data, field(program, "", _SH_SIZE), 2**40)
+        struct.pack_into("<HH", data, _E_SHENTSIZE, 0, 0)
+    else:
+        struct.pack_into("<I", data, field(program, "", _SH_INFO), 2**31)
+        struct.pack_into("<HH", data, _E_PHENTSIZE, 0, 0xFFFF)
+    program.write_bytes(data)
+    with pytest.raises(BinaryError):
+        read_elf(program)
+    if fault != "versions":
+        with pytest.raises(BinaryError):
+            device_code(program)
 
 
 @pytest.mark.parametrize("name", ["absent", "."])
