@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import lzma
@@ -28,6 +29,7 @@ T = TypeVar("T")
 # CMake splits lists at ";"; quotes, backslashes, "|" and control characters break the files it
 # writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
 _UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000
 _MAX_BYTES = 8 << 30  # an unpacked source or wheel; cuBLAS for arm64 is 0.9 GB
@@ -150,7 +152,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     try:
         temp.chmod(0o755)
         yield temp
-        sync_folder(temp)
+        _flush(temp)
         if final.exists():
             final.rename(old)
         temp.rename(final)
@@ -192,6 +194,16 @@ def disk_faults(path: Path) -> Iterator[None]:
             why = OSError(errno.ENOSPC, full[0])
             raise disk_error("cannot read or write", path, why) from problem
         raise
+
+
+def _flush(path: Path) -> None:
+    """Flush all that was written to the file system of ``path`` (syncfs(2)): thousands of files at once."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _LIBC.syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs failed")
+    finally:
+        os.close(handle)
 
 
 def sync_folder(path: Path) -> None:

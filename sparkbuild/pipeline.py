@@ -17,6 +17,7 @@ from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
+from sparkbuild.build.commands import capabilities
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
 from sparkbuild.errors import CompileError, SourceError, UsageError
@@ -25,7 +26,7 @@ from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
 from sparkbuild.source import checkout, declared_options, intact, reads_variable
-from sparkbuild.toolchain import find_compilers, find_cuda, preflight, target_processor
+from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -75,8 +76,9 @@ def _plan(request: Request, session: Session) -> Plan:
         )
     folders, progress = session.folders, session.progress
     compilers = find_compilers(toolchain.record, folders)
-    cuda = None
+    cuda, cuda_arch = None, ""
     if request.backend == "cuda":
+        cuda_arch = request.define.get("CMAKE_CUDA_ARCHITECTURES") or gpu_arch(toolchain.record)
         wheels = session.catalog.cuda_wheels(toolchain.record.cuda.wheels).record
         cuda = find_cuda(
             toolchain.record, wheels, compilers, folders, offline=request.offline, progress=progress
@@ -100,6 +102,7 @@ def _plan(request: Request, session: Session) -> Plan:
             reads=lambda name: reads_variable(source.path, name),
             compilers=compilers,
             cuda=cuda,
+            cuda_arch=cuda_arch,
             cmake=building.find_tools().cmake_version,
             user=request.define,
         )
@@ -157,9 +160,9 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
 
 def check_device_code(files: tuple[manifests.File, ...], made: Plan, where: Path) -> None:
     """Raise CompileError when a CUDA build holds no code for its GPU, or any for another."""
-    wanted = (made.value("CMAKE_CUDA_ARCHITECTURES") or "").partition("-")[0]
+    wanted = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
     found = {code.name.partition("_")[2] for f in files for code in f.device_code}
-    if made.cuda and wanted != "native" and {a.rstrip("af") for a in found} != {wanted.rstrip("af")}:
+    if made.cuda and wanted != "native" and capabilities(found) != capabilities(wanted.split(";")):
         archs = ", ".join(sorted(found)) or "no GPU at all"
         raise CompileError(
             f"the binaries hold device code for {archs}, not for {wanted}",

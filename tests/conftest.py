@@ -48,11 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also run what takes up to hours")
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Look into tests/unit/build: pytest passes over every folder of that name by default."""
-    return False if collection_path == Path(__file__).parent / "unit" / "build" else None
-
-
 @pytest.fixture(autouse=True)
 def sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a home of its own and refuse every connection that leaves this machine."""
@@ -247,6 +242,7 @@ def inputs_of(
         reads=frozenset(reads).__contains__,
         compilers=compilers_of(),
         cuda=None,
+        cuda_arch="121",
         cmake="4.2.0",
         user={},
     )

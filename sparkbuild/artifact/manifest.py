@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -125,7 +125,7 @@ class Run(Record, frozen=True):
 class File(Record, frozen=True):
     """One file of the artifact. ``size`` is in bytes; ``external`` are needed libraries not in it."""
 
-    path: str
+    path: Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$")]
     sha256: Sha256
     size: int
     machine: str

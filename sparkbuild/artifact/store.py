@@ -70,10 +70,23 @@ def finish(temp: Path, manifest: Manifest) -> None:
 
 
 def all_stored(folders: Folders) -> list[Stored]:
-    """Return every artifact, newest first. Raises StoreError for one that can not be read."""
-    paths = folders.store.glob("*/*/manifest.json")
-    found = [Stored(p.parent, manifests.read(p)) for p in paths if not p.parent.name.startswith(".")]
+    """Return every artifact whose manifest can be read, newest first."""
+    found = [s for s in _each(folders) if isinstance(s, Stored)]
     return sorted(found, key=lambda s: s.manifest.run.started, reverse=True)
+
+
+def damaged(folders: Folders) -> list[StoreError]:
+    """Return what is wrong with each artifact whose manifest can not be read."""
+    return [s for s in _each(folders) if isinstance(s, StoreError)]
+
+
+def _each(folders: Folders) -> Iterator[Stored | StoreError]:
+    for path in sorted(folders.store.glob("*/*/manifest.json")):
+        if not path.parent.name.startswith("."):
+            try:
+                yield Stored(path.parent, manifests.read(path))
+            except StoreError as problem:
+                yield problem
 
 
 def pick(name: str, folders: Folders) -> Stored:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,11 @@ class Entry(msgspec.Struct, frozen=True):
     def cuda_archs(self) -> frozenset[str]:
         """The compute capabilities that nvcc is told to compile for, such as 121a."""
         return frozenset(_CUDA_ARCH.findall(self.command))
+
+
+def capabilities(archs: Iterable[str]) -> frozenset[str]:
+    """Return compute capabilities alone: 121 for 121, 121a and 121a-real alike."""
+    return frozenset(a.partition("-")[0].rstrip("af") for a in archs)
 
 
 class Commands(msgspec.Struct, frozen=True):
@@ -100,10 +106,10 @@ def check(plan: Plan, ninja: Path, build_dir: Path) -> Commands:
             where=str(build_dir),
             remedy="the recipe's arm_arch intent does not reach the compiler",
         )
-    arch = (plan.value("CMAKE_CUDA_ARCHITECTURES") or "").split("-")[0]
-    for entry in entries if plan.cuda and arch[:1].isdigit() else ():
-        if entry.is_cuda and {a.rstrip("af") for a in entry.cuda_archs} != {arch.rstrip("af")}:
-            raise _contradiction(f"compiled for {sorted(entry.cuda_archs)}, not {arch}", entry)
+    archs = (plan.value("CMAKE_CUDA_ARCHITECTURES") or "").split(";")
+    for entry in entries if plan.cuda and archs[0][:1].isdigit() else ():
+        if entry.is_cuda and capabilities(entry.cuda_archs) != capabilities(archs):
+            raise _contradiction(f"compiled for {sorted(entry.cuda_archs)}, not {', '.join(archs)}", entry)
     if plan.cuda and not found.cuda:
         raise ConfigureError(
             "the CUDA backend was asked for and no CUDA source is compiled",

@@ -47,6 +47,7 @@ class Catalog(msgspec.Struct, frozen=True):
             shelf = load(path, Recipe)
             patches = sorted((path.parent.parent / "patches" / shelf.record.name).glob("*.patch"))
             found[shelf.record.name] = msgspec.structs.replace(shelf, patches=tuple(patches))
+        _check_names(found.values())
         return found
 
     def toolchains(self) -> dict[str, Shelf[Toolchain]]:
@@ -56,8 +57,12 @@ class Catalog(msgspec.Struct, frozen=True):
     def recipe(self, name: str) -> Shelf[Recipe]:
         """Return a recipe by its name or an alias; an unknown name gets a suggestion."""
         recipes = self.recipes()
-        names = {alias: s for s in recipes.values() for alias in s.record.aliases} | recipes
+        names = {alias: recipes[engine] for alias, engine in self.aliases().items()} | recipes
         return _pick("engine", name, names, recipes)
+
+    def aliases(self) -> dict[str, str]:
+        """Return the engine that each alias means."""
+        return {a: s.record.name for s in self.recipes().values() for a in s.record.aliases}
 
     def toolchain(self, name: str) -> Shelf[Toolchain]:
         """Return a toolchain by name; an unknown name gets a suggestion."""
@@ -168,6 +173,19 @@ def _check(path: Path, record: Recipe | Toolchain | CudaWheels) -> None:
         _check_refusals(path, record)
     if isinstance(record, Recipe):
         _check_recipe(path, record)
+
+
+def _check_names(recipes: Iterable[Shelf[Recipe]]) -> None:
+    taken: dict[str, Path] = {}
+    for shelf in recipes:
+        for name in (shelf.record.name, *shelf.record.aliases):
+            if name in taken:
+                raise UsageError(
+                    f"{name!r} names two engines",
+                    where=f"{shelf.path}: aliases; {taken[name]}",
+                    remedy="drop one",
+                )
+            taken[name] = shelf.path
 
 
 def _check_refusals(path: Path, record: Toolchain) -> None:

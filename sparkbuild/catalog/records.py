@@ -131,7 +131,7 @@ class Proof(Record, frozen=True):
 
 
 class Refusal(Record, frozen=True):
-    """CUDA versions (a version specifier over nvcc's own version) that must not be used."""
+    """Versions of nvcc that must not be used: a version specifier, all of whose clauses must hold."""
 
     versions: Text
     why: Text

@@ -155,7 +155,8 @@ def list_(as_json: bool) -> None:
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
 
-    render.stored_list(store.all_stored(Folders.default()), as_json=as_json)
+    folders = Folders.default()
+    render.stored_list(store.all_stored(folders), store.damaged(folders), as_json=as_json)
 
 
 @cli.command()
@@ -164,10 +165,14 @@ def list_(as_json: bool) -> None:
 def show(artifact: str, as_json: bool) -> None:
     """Show one artifact: what it is, how it was made, its files."""
     from sparkbuild.artifact import store  # noqa: PLC0415
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
 
-    render.stored(store.pick(artifact, Folders.default()), as_json=as_json)
+    folders = Folders.default()
+    engine, at, key = artifact.partition("@")
+    name = Catalog.default(folders).aliases().get(engine, engine)
+    render.stored(store.pick(f"{name}{at}{key}", folders), as_json=as_json)
 
 
 @cli.group()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparkbuild.errors import SparkbuildError
+from sparkbuild.errors import SparkbuildError, StoreError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
@@ -202,10 +202,11 @@ def _state(state: State) -> str:
     return "" if state.status == "active" else f" [{state.status}{since}: {state.note}]"
 
 
-def stored_list(found: list[Stored], *, as_json: bool) -> None:
+def stored_list(found: list[Stored], damaged: list[StoreError], *, as_json: bool) -> None:
     """Show the store's artifacts."""
     if as_json:
-        document("list", artifacts=[{"name": s.name, "path": s.path, "manifest": s.manifest} for s in found])
+        whole = [{"name": s.name, "path": s.path, "manifest": s.manifest} for s in found]
+        document("list", artifacts=whole, damaged=[d.as_dict() for d in damaged])
         return
     rows = [
         (
@@ -224,6 +225,8 @@ def stored_list(found: list[Stored], *, as_json: bool) -> None:
         ("artifact", "arch", "backend", "build", "made (UTC)", "size", "engine is"),
         rows,
     )
+    for problem in damaged:
+        error(problem, as_json=False)
 
 
 def stored(found: Stored, *, as_json: bool) -> None:

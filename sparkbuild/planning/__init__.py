@@ -70,7 +70,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Inputs(msgspec.Struct, frozen=True):
     """What a plan is made from; everything in it was observed before.
 
-    ``options`` are those that the source tree declares, ``reads`` tells whether it reads a variable.
+    ``options`` are those that the source tree declares, ``reads`` tells whether it reads a variable;
+    ``cuda_arch`` is the toolchain's, or what it means on this machine, empty for a CPU build.
     """
 
     recipe: Shelf[Recipe]
@@ -81,6 +82,7 @@ class Inputs(msgspec.Struct, frozen=True):
     reads: Callable[[str], bool]
     compilers: Compilers
     cuda: CudaToolkit | None
+    cuda_arch: str
     cmake: str
     user: Mapping[str, str]
 
@@ -146,7 +148,7 @@ def _cuda_definitions(known: Inputs, cuda: CudaToolkit) -> list[Definition]:
     toolchain = known.toolchain.record
     arch = Definition(
         "CMAKE_CUDA_ARCHITECTURES",
-        toolchain.cuda.arch,
+        known.cuda_arch,
         f"compute capability of {toolchain.title}",
         f"toolchain:{toolchain.name}",
         required=True,
@@ -193,7 +195,7 @@ def _words(known: Inputs) -> dict[str, str]:
         "native": "OFF" if toolchain.cpu_arch else "ON",
         "cpu_arch": toolchain.cpu_arch,
         "cpu_flags": " ".join(known.compilers.flags),
-        "cuda_arch": toolchain.cuda.arch,
+        "cuda_arch": known.cuda_arch,
         "build_number": str(source.build_number or ""),
         "commit": source.commit,
         "commit_short": source.commit[:9],

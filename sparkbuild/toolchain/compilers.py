@@ -44,7 +44,7 @@ class Compilers(msgspec.Struct, frozen=True):
     """A pair of compilers, what they are, and what they proved.
 
     ``digest`` covers the compilers, their assembler, linker and run-time libraries, whatever the
-    folder they are in.
+    folder they are in; for a native build also what -march=native means on this machine.
     """
 
     cc: Path
@@ -79,7 +79,7 @@ def find_compilers(toolchain: Toolchain, folders: Folders) -> Compilers:
     candidate lacks, with the command that mends it.
     """
     candidates = _candidates(toolchain)
-    question = [toolchain, platform.machine(), candidates]
+    question = [toolchain, platform.machine(), candidates, _this_cpu() if not toolchain.cpu_arch else ""]
     return recall(folders.cache, "compilers", question, Compilers, lambda: _find(toolchain, candidates))
 
 
@@ -109,6 +109,8 @@ def describe(cc: Path, cxx: Path, toolchain: Toolchain) -> tuple[Compilers, list
     flags = cpu_flags(toolchain)
     files = _parts(cc, cxx)
     lines = [f"{sha256_file(path)}  {path.name}" for path in files]
+    if not flags:
+        lines.append(_native_means(cc))
     compilers = Compilers(
         cc=cc,
         cxx=cxx,
@@ -159,6 +161,20 @@ def _first_line(command: list[str | Path]) -> str:
         return process.run(command).output.splitlines()[0].strip()
     except (process.ProcessError, IndexError) as problem:
         raise MissingError(f"{command[0]} does not work: {problem}", remedy="install it again") from problem
+
+
+def _native_means(cc: Path) -> str:
+    """Return the options that GCC makes of -march=native here."""
+    done = process.run([cc, "-march=native", "-###", "-E", "-x", "c", "/dev/null"], check=False)
+    words = [w.strip('"') for w in done.errors.split()]
+    return " ".join(w for w in words if w.startswith(("-m", "--param", "l1-", "l2-")))
+
+
+def _this_cpu() -> str:
+    """Return what /proc/cpuinfo says of the first core's kind."""
+    wanted = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU")
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(wanted) and "MHz" not in line)
 
 
 def _parts(cc: Path, cxx: Path) -> list[Path]:

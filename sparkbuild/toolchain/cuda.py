@@ -92,9 +92,8 @@ def refusal(toolchain: Toolchain, version: str) -> str:
     if not re.fullmatch(r"\d+(\.\d+)+", version):
         return "nvcc does not tell its version"
     for rule in toolchain.cuda.refuse:
-        for clause in rule.versions.split(","):
-            if Version(version) in SpecifierSet(clause):
-                return f"CUDA {version} ({rule.versions}): {rule.why}"
+        if Version(version) in SpecifierSet(rule.versions):
+            return f"CUDA {version} ({rule.versions}): {rule.why}"
     return ""
 
 
@@ -106,6 +105,28 @@ def nvcc_version(nvcc: Path) -> str:
         return ""
     match = re.search(r"\bV(\d+\.\d+\.\d+)", said)
     return match[1] if match else ""
+
+
+def gpu_arch(toolchain: Toolchain) -> str:
+    """Return the CMAKE_CUDA_ARCHITECTURES value for a toolchain; "native" becomes this machine's GPU's.
+
+    Raises MissingError when it is native and no GPU is here to ask.
+    """
+    if toolchain.cuda.arch != "native":
+        return toolchain.cuda.arch
+    try:
+        tool = shutil.which("nvidia-smi") or "nvidia-smi"
+        said = process.run([tool, "--query-gpu=compute_cap", "--format=csv,noheader"]).output
+    except process.ProcessError as problem:
+        said = str(problem)
+    found = sorted({line.strip().replace(".", "") for line in said.splitlines()})
+    if not found or not all(f.isdigit() for f in found):
+        raise MissingError(
+            f"{toolchain.name} means this machine's GPU, and there is none to ask",
+            where=f"nvidia-smi: {said.strip()[:200]}",
+            remedy="name the compute capability: -D CMAKE_CUDA_ARCHITECTURES=121",
+        )
+    return ";".join(found)
 
 
 def _installed_roots() -> list[Path]:

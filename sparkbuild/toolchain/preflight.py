@@ -31,8 +31,12 @@ extern "C" int preflight() {
 _PROGRAM = 'extern "C" int preflight(); int main() { return preflight(); }'
 
 
-def gencode(arch: str) -> str:
-    """Return nvcc's option for one CMAKE_CUDA_ARCHITECTURES value, such as 121, 121a-real or native."""
+def gencode(archs: str) -> list[str]:
+    """Return nvcc's options for a CMAKE_CUDA_ARCHITECTURES value, such as 121, 121a-real or 90;121."""
+    return [_gencode(arch) for arch in archs.split(";")]
+
+
+def _gencode(arch: str) -> str:
     name, _, kind = arch.partition("-")
     if name == "native":
         return "-arch=native"
@@ -56,7 +60,8 @@ def preflight(cuda: CudaToolkit, compilers: Compilers, arch: str, work: Path) ->
     behind = cuda.definitions["CMAKE_EXE_LINKER_FLAGS"]
     steps: dict[str, list[process.Word]] = {
         "compile a kernel": [
-            *(cuda.nvcc, "-ccbin", compilers.cxx, "-std=c++17", "-O2", gencode(arch)),
+            *(cuda.nvcc, "-ccbin", compilers.cxx, "-std=c++17", "-O2"),
+            *gencode(arch),
             *(f"-Xcompiler={flags}", "-c", "kernel.cu", "-o", "kernel.o"),
         ],
         "link a library with CUDA": [

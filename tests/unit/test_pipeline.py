@@ -11,7 +11,6 @@ import pytest
 from sparkbuild import pipeline
 from sparkbuild.artifact.manifest import File
 from sparkbuild.catalog import Catalog, shipped_root
-from sparkbuild.catalog.records import Cuda, Shelf
 from sparkbuild.errors import CompileError, UsageError
 from sparkbuild.files import Folders
 from sparkbuild.inspection.fatbin import DeviceCode
@@ -19,7 +18,7 @@ from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.pipeline import Request, Session, check_device_code, check_version, parse_definitions
 from sparkbuild.planning import Plan, make_plan
 from sparkbuild.progress import Silent
-from tests.conftest import cuda_of, digest, inputs_of, source_of, toolchain_of
+from tests.conftest import cuda_of, digest, inputs_of, source_of
 
 _WHERE = Path("/nowhere/build")
 
@@ -27,8 +26,7 @@ _WHERE = Path("/nowhere/build")
 def plan(arch: str = "", **source: Any) -> Plan:  # noqa: ANN401 - any field
     known = inputs_of(source=source_of(**source))
     if arch:
-        toolchain = Shelf(toolchain_of(cuda=Cuda(arch, "13.0")), Path("/t"), digest("t"))
-        known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), toolchain=toolchain)
+        known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), cuda_arch=arch)
     return make_plan(known)
 
 

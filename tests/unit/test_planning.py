@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sparkbuild.catalog import Catalog, shipped_root
-from sparkbuild.catalog.records import Choice, Cuda, Shelf
+from sparkbuild.catalog.records import Choice, Shelf
 from sparkbuild.errors import UsageError
 from sparkbuild.planning import Definition, Inputs, Plan, Skipped, make_plan
 from tests.conftest import (
@@ -231,9 +231,7 @@ _BYTES: dict[str, dict[str, Any]] = {
     "another spelling": {"options": options_of("TOY_FA_ALL_QUANTS", "TOY_NUMBER")},
     "a definition of ones own": {"user": {"CMAKE_POSITION_INDEPENDENT_CODE": "ON"}},
     "a definition changed": {"user": {"CMAKE_BUILD_TYPE": "Debug"}},
-    "another compute capability": {
-        "toolchain": Shelf(toolchain_of(cuda=Cuda("121a", "13.0")), Path("/t"), digest("t"))
-    },
+    "another compute capability": {"cuda_arch": "121a"},
     "another machine": {"toolchain": Shelf(toolchain_of(name="other"), Path("/t"), digest("t"))},
     "another engine": {"recipe": Shelf(recipe_of(_FA, name="other"), Path("/r"), digest("r"))},
     "another target of the build": {

@@ -10,10 +10,9 @@ import pytest
 
 from sparkbuild.build import commands
 from sparkbuild.build.commands import Entry, summarise
-from sparkbuild.catalog.records import Cuda, Shelf
 from sparkbuild.errors import ConfigureError
 from sparkbuild.planning import Plan, make_plan
-from tests.conftest import compilers_of, cuda_of, digest, inputs_of, toolchain_of
+from tests.conftest import compilers_of, cuda_of, inputs_of
 
 _WANTED = "armv8.2-a+dotprod+fp16"
 
@@ -21,8 +20,7 @@ _WANTED = "armv8.2-a+dotprod+fp16"
 def plan(*, cuda: str = "", flags: tuple[str, ...] = (f"-march={_WANTED}",), **changes: Any) -> Plan:  # noqa: ANN401
     known = inputs_of(compilers=compilers_of(flags=flags))
     if cuda:
-        toolchain = Shelf(toolchain_of(cuda=Cuda(cuda, "13.0")), Path("/t"), digest("t"))
-        known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), toolchain=toolchain)
+        known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), cuda_arch=cuda)
     return msgspec.structs.replace(make_plan(known), **({"targets": ("toy-server",)} | changes))
 
 

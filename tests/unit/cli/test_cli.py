@@ -217,7 +217,7 @@ def test_an_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list"]) == 0
     assert "0 artifacts" in capsys.readouterr().out
     assert run(["list", "--json"]) == 0
-    assert document(capsys) == {"schema": "sparkbuild/list/1", "artifacts": []}
+    assert document(capsys) == {"schema": "sparkbuild/list/1", "artifacts": [], "damaged": []}
     assert run(["show", "toy"]) == 2
     assert "no artifact 'toy' in the store" in capsys.readouterr().err
 

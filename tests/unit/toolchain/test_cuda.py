@@ -15,7 +15,7 @@ from sparkbuild.files import Folders
 from sparkbuild.packages import Pin
 from sparkbuild.progress import Silent
 from sparkbuild.toolchain import CudaToolkit, find_cuda, preflight
-from sparkbuild.toolchain.cuda import nvcc_version, refusal
+from sparkbuild.toolchain.cuda import gpu_arch, nvcc_version, refusal
 from sparkbuild.toolchain.preflight import gencode
 from tests.conftest import Script, compilers_of, cuda_of, digest, toolchain_of
 
@@ -33,11 +33,9 @@ _SHIPPED = Catalog((shipped_root(),)).toolchains()
         ("12.9.86", ""),
         ("13.0.88", ""),
         ("13.1.80", ""),
-        ("13.2.0", "miscompiles"),
-        ("13.2.51", "miscompiles"),
-        ("13.2.1", "miscompiles"),
-        ("13.2.78", "miscompiles"),
-        ("13.2.2", ""),
+        ("13.2.51", "miscompile"),
+        ("13.2.78", "miscompile"),
+        ("13.2.90", ""),
         ("13.3.1", ""),
         ("", "does not tell"),
         ("13", "does not tell"),
@@ -61,10 +59,11 @@ def test_the_two_miscompiling_versions_are_refused_everywhere(arch: str) -> None
         ("121a-real", "-gencode=arch=compute_121a,code=sm_121a"),
         ("90-virtual", "-gencode=arch=compute_90,code=compute_90"),
         ("native", "-arch=native"),
+        ("90-real;121-real", "-gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_121,code=sm_121"),
     ],
 )
 def test_gencode(arch: str, option: str) -> None:
-    assert gencode(arch) == option
+    assert gencode(arch) == option.split()
 
 
 @pytest.mark.parametrize(
@@ -234,3 +233,33 @@ def test_a_preflight_that_fails_gives_the_compilers_own_words(script: Script, tm
         preflight(cuda, compilers_of(), "121", tmp_path / "work")
     assert "Unsupported gpu architecture" in caught.value.output
     assert "nvcc" in caught.value.where
+
+
+def test_the_gpu_of_a_named_target_is_the_toolchains_own() -> None:
+    assert gpu_arch(_SHIPPED["gb10"].record) == "121"
+
+
+@pytest.mark.parametrize(
+    ("said", "arch"), [("echo 9.0", "90"), ("echo 12.1; echo 12.1", "121"), ("echo 12.1; echo 9.0", "121;90")]
+)
+def test_native_means_the_gpu_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, arch: str
+) -> None:
+    ask_gpu(tmp_path, monkeypatch, said)
+    assert gpu_arch(_SHIPPED["host"].record) == arch
+
+
+@pytest.mark.parametrize("said", ["exit 9", "echo N/A", "true"])
+def test_native_without_a_gpu_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    ask_gpu(tmp_path, monkeypatch, said)
+    with pytest.raises(MissingError, match="none to ask") as caught:
+        gpu_arch(_SHIPPED["host"].record)
+    assert "CMAKE_CUDA_ARCHITECTURES" in caught.value.remedy
+
+
+def ask_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """Put an nvidia-smi that runs ``said`` before every other program."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{said}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{process.SYSTEM_PATH}")
