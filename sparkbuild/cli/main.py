@@ -156,7 +156,10 @@ def list_(as_json: bool) -> None:
     from sparkbuild.files import Folders  # noqa: PLC0415
 
     folders = Folders.default()
-    render.stored_list(store.all_stored(folders), store.damaged(folders), as_json=as_json)
+    bad = store.damaged(folders)
+    render.stored_list(store.all_stored(folders), bad, as_json=as_json)
+    if bad:
+        click.get_current_context().exit(bad[0].exit_code)
 
 
 @cli.command()
