@@ -116,8 +116,9 @@ def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], *
     """Build engines and store each as an artifact with a manifest."""
     from sparkbuild import pipeline  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
 
-    with render.progress() as shown:
+    with progress() as shown:
         session = _session(catalogs, shown)
         results = [pipeline.build(_request(e, options), session) for e in engines]
     render.built(results, as_json=as_json)
@@ -139,9 +140,10 @@ def plan(
     """Show what would be built, and why; builds nothing."""
     from sparkbuild import pipeline  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
-    with render.progress() as shown:
+    with progress() as shown:
         made = pipeline.plan(_request(engine, options), _session(catalogs, shown))
     declared = declared_options(made.source.path) if list_options else None
     render.plan(made, declared, explain=explain, as_json=as_json)

@@ -12,12 +12,12 @@ from typing import Literal
 
 import msgspec
 
+from sparkbuild.archives import extract
 from sparkbuild.catalog.records import Recipe, Revision, SdistSource, Shelf
 from sparkbuild.errors import MissingError, SourceError, UsageError
 from sparkbuild.files import (
     Folders,
     disk_error,
-    extract,
     from_json,
     git_tree,
     locked,

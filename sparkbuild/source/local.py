@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from sparkbuild.archives import extract
 from sparkbuild.errors import SourceError, UsageError
-from sparkbuild.files import extract, git_tree
+from sparkbuild.files import git_tree
 from sparkbuild.source.names import redact
 from sparkbuild.source.records import Origin
 from sparkbuild.source.repository import Repository, create

@@ -16,9 +16,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from sparkbuild import process
+from sparkbuild.archives import extract
 from sparkbuild.catalog.records import CudaWheels, Toolchain, Wheel
 from sparkbuild.errors import MissingError, UsageError
-from sparkbuild.files import Folders, extract, locked, sha256_bytes, sha256_file, whole_folder
+from sparkbuild.files import Folders, locked, sha256_bytes, sha256_file, whole_folder
 from sparkbuild.packages import obtain
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.compilers import Compilers, is_cross, target_processor

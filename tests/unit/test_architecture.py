@@ -19,7 +19,7 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 _ROOMS = (
     {"errors", "progress"},
     {"process", "files"},
-    {"packages"},
+    {"packages", "archives"},
     {"catalog"},
     {"source", "toolchain"},
     {"planning"},

@@ -9,7 +9,7 @@ import pytest
 
 from sparkbuild.artifact.store import Stored
 from sparkbuild.catalog.records import Shelf, State
-from sparkbuild.cli import render
+from sparkbuild.cli import progress, render
 from sparkbuild.errors import CompileError
 from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.pipeline import Result
@@ -57,7 +57,7 @@ def plan_of() -> Plan:
     ],
 )
 def test_durations_as_people_say_them(seconds: float, words: str) -> None:
-    assert render.duration(seconds) == words
+    assert progress.duration(seconds) == words
 
 
 def test_an_error_says_what_where_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_an_error_without_more_is_one_line(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_progress_in_a_log_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with render.progress() as shown:
+    with progress.progress() as shown:
         shown.stage("configure")
         shown.advance(1, 2, "x", 3.0)
         shown.note("careful")
@@ -87,8 +87,8 @@ def test_progress_in_a_log_is_a_line_a_stage(capsys: pytest.CaptureFixture[str])
 def test_progress_now_and_then_tells_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(render._Lines, "_EVERY", 0.0)
-    with render.progress() as shown:
+    monkeypatch.setattr(progress._Lines, "_EVERY", 0.0)
+    with progress.progress() as shown:
         shown.advance(1, 4, "ggml.c", 222.0)
         shown.advance(1, 0)
     assert capsys.readouterr().err.splitlines()[0].split() == [
@@ -172,7 +172,7 @@ def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_terminal_sees_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with render.progress() as shown:
+    with progress.progress() as shown:
         shown.stage("configure [1]")
         shown.advance(1, 2, "ggml.c", 3.0)
         shown.advance(2, 2, "ggml.c", 0.0)
