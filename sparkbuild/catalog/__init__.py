@@ -217,11 +217,18 @@ def _check_recipe(path: Path, record: Recipe) -> None:
     names = [i.name for i in record.intents]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"intent {min(twice)!r} comes twice", where=f"{path}: intents", remedy="keep one")
+    for backend, targets in record.targets.items():
+        if record.version_target not in targets:
+            raise UsageError(
+                f"{record.version_target!r} is not among the {backend} targets",
+                where=f"{path}: version_target",
+                remedy="name a tool that every backend builds",
+            )
     built = {t for targets in record.targets.values() for t in targets}
-    for place, target in [("version_target", record.version_target)] + [
-        (f"roles.{k}", v) for k, v in record.roles.items()
-    ]:
+    for role, target in record.roles.items():
         if target not in built:
             raise UsageError(
-                f"{target!r} is not among the targets", where=f"{path}: {place}", remedy="add it to targets"
+                f"{target!r} is not among the targets",
+                where=f"{path}: roles.{role}",
+                remedy="add it to targets",
             )
