@@ -208,7 +208,7 @@ def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, st
     failing: list[list[str]] = []
     try:
         with (
-            log.open("a", encoding="utf-8") as out,
+            log.open("a", buffering=1, encoding="utf-8") as out,
             process.stream(args, env={**env, "NINJA_STATUS": "[%f/%t] "}, cwd=build_dir) as running,
         ):
             for line in running:
