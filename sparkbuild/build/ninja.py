@@ -73,7 +73,7 @@ class NinjaFailure(msgspec.Struct, frozen=True):
     said: str
 
 
-class _KilledForMemoryError(SparkbuildError):
+class _KilledForMemoryError(CompileError):
     """The out-of-memory killer hit a compiler; fewer jobs may do."""
 
 
@@ -102,22 +102,15 @@ def build(
     todo = _planned(ninja, build_dir, targets, env)
     try:
         _run(argv, jobs, build_dir, env, _Meter(log, todo, costs, jobs, progress))
-    except _KilledForMemoryError as problem:
+    except _KilledForMemoryError:
         if jobs == 1:
-            raise CompileError(
-                problem.what, where=problem.where, remedy=problem.remedy, output=problem.output
-            ) from None
-        fewer = max(1, jobs // 2)
+            raise
+        fewer = jobs // 2
         progress.note(
             f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
         )
         todo = _planned(ninja, build_dir, targets, env)
-        try:
-            _run(argv, fewer, build_dir, env, _Meter(log, todo, costs, fewer, progress))
-        except _KilledForMemoryError as again:
-            raise CompileError(
-                again.what, where=again.where, remedy=again.remedy, output=again.output
-            ) from None
+        _run(argv, fewer, build_dir, env, _Meter(log, todo, costs, fewer, progress))
     return timeline(build_dir)
 
 
