@@ -133,10 +133,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path, *, flush: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes ``final`` when the block succeeds, and vanishes if not.
 
-    A folder that is there already stays until then and is replaced. Call it under a lock.
+    A folder that is there already stays until then and is replaced. Call it under a lock. ``flush``
+    writes its files to the disk first, for what nothing checks again after a power cut.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,9 @@ def whole_folder(final: Path) -> Iterator[Path]:
     try:
         temp.chmod(0o755)
         yield temp
-        _flush(temp)
+        if flush:
+            _flush(temp)
+        sync_folder(temp)
         if final.exists():
             final.rename(old)
         temp.rename(final)

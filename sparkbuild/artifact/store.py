@@ -60,7 +60,7 @@ def find(engine: str, key: str, folders: Folders) -> Stored | None:
 @contextlib.contextmanager
 def adding(engine: str, key: str, folders: Folders) -> Iterator[Path]:
     """Give a folder to fill; it becomes the artifact when the block succeeds."""
-    with whole_folder(folder(engine, key, folders)) as temp:
+    with whole_folder(folder(engine, key, folders), flush=True) as temp:
         yield temp
 
 

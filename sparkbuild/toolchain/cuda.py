@@ -192,7 +192,7 @@ def _assembled(
         if not root.is_dir():
             files = [(w, obtain(w.pin, folders, offline=offline, progress=progress)) for w in chosen]
             progress.stage(f"assemble CUDA {wheels.version} for {machine} from {len(files)} wheels")
-            with whole_folder(root) as temp:
+            with whole_folder(root, flush=True) as temp:
                 _unpack(files, temp, _target_dir(temp, toolchain))
                 _linker_names(_target_dir(temp, toolchain) / "lib")
                 _driver_stub(_target_dir(temp, toolchain), compilers)

@@ -118,6 +118,12 @@ def test_whole_folder_replaces_an_old_one_only_at_the_end(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [final]
 
 
+def test_whole_folder_can_flush_first(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "x", flush=True) as temp:
+        (temp / "a").write_text("1")
+    assert (tmp_path / "x" / "a").read_text() == "1"
+
+
 @pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("there", [False, True])
 def test_whole_folder_leaves_nothing_when_the_block_fails(
