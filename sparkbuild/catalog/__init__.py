@@ -57,7 +57,7 @@ class Catalog(msgspec.Struct, frozen=True):
     def recipe(self, name: str) -> Shelf[Recipe]:
         """Return a recipe by its name or an alias; an unknown name gets a suggestion."""
         recipes = self.recipes()
-        names = {alias: recipes[engine] for alias, engine in self.aliases().items()} | recipes
+        names = {alias: s for s in recipes.values() for alias in s.record.aliases} | recipes
         return _pick("engine", name, names, recipes)
 
     def aliases(self) -> dict[str, str]:
