@@ -182,7 +182,7 @@ def _assembled(
             remedy="point SPARKBUILD_HOME at another folder",
         )
     machine = target_processor(toolchain)
-    build_machine = compilers_machine(compilers)
+    build_machine = _build_machine(compilers)
     chosen = [w for w in wheels.wheels if w.machine == (build_machine if w.part == "build" else machine)]
     if not chosen:
         raise MissingError(f"wheels {wheels.name} hold nothing for {build_machine} building for {machine}")
@@ -201,7 +201,7 @@ def _assembled(
     )
 
 
-def compilers_machine(compilers: Compilers) -> str:
+def _build_machine(compilers: Compilers) -> str:
     """Return the machine that builds: the other one when cross-building."""
     target = compilers.target.partition("-")[0]
     return next(m for m in _PLATFORMS if (m != target) == compilers.cross)
