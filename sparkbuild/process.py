@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import selectors
 import shlex
@@ -134,7 +135,7 @@ def _started(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, resolved beforehand
+            preexec_fn=_prepare,  # noqa: PLW1509 - two system calls, resolved beforehand
         )
     except (OSError, ValueError) as problem:
         raise ProcessError(Completed(args, -1, "", ""), f"could not be started: {problem}") from problem
@@ -209,15 +210,25 @@ def _kill_session(leader: int) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM to a child when sparkbuild is killed and can not do it itself."""
+def end_marked(mark: str) -> None:
+    """Kill every process that began with ``mark`` in its environment, whatever session it went to."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # somebody else's, or it has ended
+            if mark.encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def _prepare() -> None:
+    """In a child: no core files, which qemu-user writes by itself, and SIGTERM when sparkbuild is killed."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def reason(code: int) -> str:
     """Return what an exit code, negative for a signal, means."""
     if code < 0:
-        return f"ended by signal {signal.Signals(-code).name}"
+        names = {s.value: s.name for s in signal.Signals}  # all but most real-time signals
+        return f"ended by signal {names.get(-code, -code)}"
     return f"exit code {code}"
 
 
