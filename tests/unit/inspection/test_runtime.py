@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkbuild.inspection.runtime import ask_version, launch
+from sparkbuild.inspection.runtime import Answer, ask, ask_version, launch
 from tests.conftest import Script
+from tests.unit.test_process import gone
 
 _HERE = platform.machine()
 _PATTERN = r"version: (?P<number>\d+) \((?P<commit>[0-9a-f]+)\)"
@@ -30,12 +31,44 @@ def test_a_native_program_answers(script: Script) -> None:
     assert report.output == "version: 42 (abc123)"
 
 
+def test_a_program_is_asked_anything(script: Script) -> None:
+    tool = script("tool", 'printf "<%s>" "$@"; echo; echo more >&2')
+    assert ask(tool, ("--list", "a b", ""), _HERE) == Answer("native", "", "<--list><a b><>\nmore")
+    assert ask(tool, ("--help", "x" * 9000), _HERE, limit=20) == Answer("native", "", "<--help><xxxxxxxxxxx")
+
+
+def test_what_a_failing_program_said_is_kept(script: Script) -> None:
+    answer = ask(script("tool", "echo usage: tool; exit 1"), ("--help",), _HERE)
+    assert answer == Answer("failed", "exit code 1", "usage: tool")
+
+
+def test_a_program_has_a_home_of_its_own_that_vanishes(
+    script: Script, sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = script("tool", 'touch "$HOME/left"; pwd; echo "$HOME"; echo "$TMPDIR"; ls -A; ulimit -c')
+    monkeypatch.chdir(tool.parent)
+    answer = ask(Path("tool"), (), _HERE)
+    here, home, temp, listed, core = answer.output.split("\n")
+    assert here == home == temp != str(sealed)
+    assert (listed, core) == ("left", "0")
+    assert not Path(home).exists()
+
+
+@pytest.mark.parametrize("how", ["", "setsid "])
+def test_nothing_is_left_running(script: Script, how: str) -> None:
+    mark = script("left", "sleep 1000; :")
+    answer = ask(script("tool", f"{how}{mark} & echo done"), (), _HERE)
+    assert (answer.ran, answer.output) == ("native", "done")
+    assert gone(str(mark))
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
         ("echo 'version: 42 (abc)'; exit 3", "exit code 3"),
         ("kill -SEGV $$", "SIGSEGV"),
         ("kill -ABRT $$", "SIGABRT"),
+        ("kill -40 $$", "signal 40"),
         ("echo 'version: unknown'", "version that is looked for"),
         ("true", "version that is looked for"),
         ("sleep 1000", "no answer within"),
