@@ -1,0 +1,132 @@
+"""Ask the shared library of an engine what it was built with and which backends and devices it has.
+
+A small program of ours, report.c, is compiled for the target; it loads the library and calls a few
+functions of its public interface. No model is needed, and no GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import msgspec
+
+from sparkbuild import process
+from sparkbuild.inspection.runtime import Run, printable, run_alone
+
+_HELPER = Path(__file__).with_suffix(".c")
+# ggml_backend_dev_type, since it has IGPU
+_KINDS = {"0": "cpu", "1": "gpu", "2": "igpu", "3": "accel", "4": "meta"}
+# What dlerror(3) says when a library, or a version in it, is not there; else the library is at fault.
+_NOT_THERE = re.compile(r": cannot open shared object file: |: version `\S+' not found ")
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A device of a backend; ``kind`` is cpu, gpu, igpu, accel, meta or unknown."""
+
+    name: str
+    description: str
+    kind: str
+
+
+class BackendReport(msgspec.Struct, frozen=True):
+    """A backend, what it says that it was built with, and its devices on this machine."""
+
+    name: str
+    features: dict[str, str]
+    devices: tuple[Device, ...] = ()
+
+
+class SystemReport(msgspec.Struct, frozen=True):
+    """What an engine said of itself. ``ran`` and ``reason`` are as in runtime.Answer.
+
+    ``features`` is ``system_info`` taken apart, by section: "CPU" -> {"NEON": "1"}; an engine whose
+    line has no sections has one with the name "". One that failed may have told a part.
+    """
+
+    ran: str
+    reason: str = ""
+    system_info: str = ""
+    features: dict[str, dict[str, str]] = {}
+    backends: tuple[BackendReport, ...] = ()
+
+
+def ask_system(
+    libllama: Path,
+    machine: str,
+    compiler: Sequence[str | Path] | None,
+    work: Path,
+    libraries: Iterable[Path] = (),
+    *,
+    timeout: float = 60.0,
+) -> SystemReport:
+    """Load ``libllama`` and the backends beside it, and return what they say.
+
+    ``compiler`` is the command that compiles C for ``machine``, ``work`` a folder to compile in;
+    ``libraries`` are folders with what is not beside the library; ``timeout`` is in seconds.
+    """
+    if not compiler:
+        return SystemReport("not run", f"there is no C compiler for {machine} to make the helper with")
+    library = libllama.absolute()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        helper = Path(folder, "report")
+        command = [*compiler, "-std=c99", _HELPER, "-o", helper, "-ldl"]
+        try:
+            process.run(command, cwd=Path(folder), env=process.clean_env(TMPDIR=folder))
+        except process.ProcessError as problem:
+            why = next((line for line in problem.done.errors.splitlines() if "error" in line), "")
+            return SystemReport("not run", printable(f"the helper does not compile: {problem} {why}".strip()))
+        words = (str(library), str(library.parent))
+        return _report(run_alone(helper, words, machine, libraries, timeout=timeout))
+
+
+def parse_system_info(line: str) -> dict[str, dict[str, str]]:
+    """Take ``CUDA : ARCHS = 1210 | CPU : NEON = 1 | `` apart: sections, names, values."""
+    features: dict[str, dict[str, str]] = {}
+    section = ""
+    for item in line.split(" | "):
+        words, equals, value = item.partition(" = ")
+        *sections, name = words.split(" : ")
+        for section in sections:
+            features.setdefault(section.strip(), {})
+        if equals:
+            features.setdefault(section.strip(), {})[name.strip()] = value.strip()
+    return features
+
+
+def _report(done: Run) -> SystemReport:
+    """Read the records that report.c writes; what else may be between them is not ours."""
+    last: dict[str, tuple[str, str]] = {}
+    backends: list[BackendReport] = []
+    for line in done.output.split("\n")[:-1]:
+        match [printable(unquote(word)) for word in line.split(" ")]:
+            case ["backend", name, _, _]:
+                backends.append(BackendReport(name, {}))
+            case ["feature", name, value, _] if backends:
+                backends[-1].features[name] = value
+            case ["device", kind, name, text] if backends:
+                device = Device(name, text, _KINDS.get(kind, "unknown"))
+                devices = (*backends[-1].devices, device)
+                backends[-1] = msgspec.structs.replace(backends[-1], devices=devices)
+            case [kind, first, second, _]:
+                last[kind] = (first, second)
+    ran, reason = _verdict(done, last)
+    info = last.get("info", ("", ""))[0]
+    return SystemReport(ran, reason, info.strip(), parse_system_info(info), tuple(backends))
+
+
+def _verdict(done: Run, last: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    """Return how it ran, and why it did not answer where it did not."""
+    if done.ran == "not run" or "end" in last:
+        return done.ran, done.reason
+    if "absent" in last:
+        why = last["absent"][0]
+        return ("not run" if _NOT_THERE.search(why) else "failed"), why
+    if "error" in last:
+        return "failed", " ".join(last["error"]).strip()
+    said = [line for line in done.errors.splitlines() if line.strip() and not line.startswith("qemu: ")]
+    why = f"{done.reason or process.reason(0)} in {last.get('at', ('its beginning', ''))[0]}"
+    return "failed", printable(f"{why}, saying: {said[-1].strip()[:200]}" if said else why)
