@@ -17,16 +17,20 @@ from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
-from sparkbuild.build.commands import capabilities
+from sparkbuild.build.commands import summarise
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
-from sparkbuild.errors import CompileError, SourceError, UsageError
+from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
 from sparkbuild.files import Folders, disk_faults, locked
+from sparkbuild.inspection.live import How
+from sparkbuild.inspection.probe import Probe, probe
+from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
 from sparkbuild.source import checkout, declared_options, intact, reads_variable
 from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
+from sparkbuild.verification import Journey, Seen, failures, follow
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -144,31 +148,48 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         processor = target_processor(session.catalog.toolchain(request.arch).record)
         with store.adding(made.engine, made.key, folders) as temp:
             files = collect(built.configured, made.targets, recipe.roles, processor, temp / "bin")
-            check_device_code(files, made, where)
-            tool, elsewhere = (
-                temp / "bin" / recipe.version_target,
-                made.cuda.runtime_dirs if made.cuda else (),
-            )
-            version = ask_version(tool, processor, recipe.version_pattern, elsewhere)
+            how = How({processor: (made.compilers.cc,)}, made.cuda.runtime_dirs if made.cuda else ())
+            tool = temp / "bin" / recipe.version_target
+            version = ask_version(tool, processor, recipe.version_pattern, how.libraries)
             check_version(version, made, where)
-            store.finish(temp, _manifest(made, recipe, built, files, version, processor, started))
-    found = store.find(made.engine, made.key, folders)
-    if found is None:  # pragma: no cover - it was written a moment ago, under our lock
+            found = probe(temp / "bin", session.catalog, progress, how)
+            flags = check_flags(_seen(made, recipe, built, found, session), where)
+            store.finish(
+                temp, _manifest(made, recipe, built, files, version, found, flags, processor, started)
+            )
+    stored = store.find(made.engine, made.key, folders)
+    if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
         raise CompileError("the artifact vanished from the store", where=str(folders.store))
-    return found
+    return stored
 
 
-def check_device_code(files: tuple[manifests.File, ...], made: Plan, where: Path) -> None:
-    """Raise CompileError when a CUDA build holds no code for its GPU, or any for another."""
-    wanted = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
-    found = {code.name.partition("_")[2] for f in files for code in f.device_code}
-    if made.cuda and wanted != "native" and capabilities(found) != capabilities(wanted.split(";")):
-        archs = ", ".join(sorted(found)) or "no GPU at all"
-        raise CompileError(
-            f"the binaries hold device code for {archs}, not for {wanted}",
+def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, session: Session) -> Seen:
+    return Seen(
+        definitions=made.definitions,
+        recipe=recipe,
+        rules=session.catalog.features().record,
+        options=declared_options(made.source.path),
+        reads=lambda name: reads_variable(made.source.path, name),
+        cache=built.configured.cache,
+        commands=built.entries,
+        compilers=made.compilers,
+        files=found.files,
+        verdicts=found.verdicts,
+        system=found.said.system if found.said else None,
+    )
+
+
+def check_flags(seen: Seen, where: Path) -> tuple[Journey, ...]:
+    """Return each flag's journey. Raises FindingError when a required one is not in force."""
+    journeys = follow(seen)
+    if bad := failures(journeys):
+        raise FindingError(
+            f"{len(bad)} required flags are not in force; the build is not stored",
             where=str(where),
-            remedy="the project changes the architecture on its way to nvcc; see compile_commands.json",
+            remedy="see 'sparkbuild verify-flags --build-dir' on that folder",
+            output="\n".join(bad),
         )
+    return journeys
 
 
 def check_version(report: VersionReport, made: Plan, where: Path) -> None:
@@ -198,6 +219,8 @@ def _manifest(
     built: building.Built,
     files: tuple[manifests.File, ...],
     version: VersionReport,
+    found: Probe,
+    flags: tuple[Journey, ...],
     processor: str,
     started: float,
 ) -> manifests.Manifest:
@@ -247,7 +270,7 @@ def _manifest(
             environment=built.environment,
             jobs=built.jobs.count,
             steps=len(built.timeline.steps),
-            compile_commands=built.commands,
+            compile_commands=summarise(built.entries),
             wall_seconds=round(time.time() - started, 3),
             configure_seconds=round(built.configure_seconds, 3),
             compile_seconds=round(built.compile_seconds, 3),
@@ -255,6 +278,9 @@ def _manifest(
             deprecated=built.configured.deprecated,
         ),
         version=version,
+        flags=flags,
+        verdicts=found.verdicts,
+        system=found.said.system if found.said else SystemReport("not run", "nothing asked it"),
         files=files,
     )
 

@@ -31,6 +31,8 @@ from sparkbuild.catalog.records import (
 )
 from sparkbuild.files import Folders, sha256_bytes
 from sparkbuild.inspection.fatbin import DeviceCode
+from sparkbuild.inspection.features import Verdicts
+from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.planning import Inputs, Skipped
 from sparkbuild.source import Option, Patch, SourceTree
@@ -309,6 +311,9 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
             deprecated=(),
         ),
         version=VersionReport("native", "", "version: 7 (aaaa)", 7, "aaaa"),
+        flags=(),
+        verdicts=Verdicts("toy", "Toy", "libtoy.so: symbol toy", 7, "aaaaaaaaa", (), (), (), "", ()),
+        system=SystemReport("not run", "nothing asked it"),
         files=(
             manifests.File(
                 path="bin/toy-server",

@@ -17,11 +17,14 @@ from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
 from sparkbuild.inspection.fatbin import DeviceCode
+from sparkbuild.inspection.features import Verdicts
+from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.packages import Sha256
 from sparkbuild.planning import Skipped
 from sparkbuild.source import Patch
 from sparkbuild.toolchain import FeatureProof
+from sparkbuild.verification import Journey
 
 SCHEMA = "sparkbuild/manifest/1"
 _SCHEMA_FILE = Path(__file__).with_name("manifest-1.schema.json")
@@ -154,6 +157,9 @@ class Manifest(Record, frozen=True):
     targets: tuple[str, ...]
     run: Run
     version: VersionReport
+    flags: tuple[Journey, ...]
+    verdicts: Verdicts
+    system: SystemReport
     files: tuple[File, ...]
 
 

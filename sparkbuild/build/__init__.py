@@ -36,7 +36,7 @@ class Built(msgspec.Struct, frozen=True):
     build_dir: Path
     command: tuple[str, ...]
     configured: configure.Configured
-    commands: commands.Commands
+    entries: tuple[commands.Entry, ...]
     timeline: ninja.Timeline
     jobs: jobs.Jobs
     environment: dict[str, str]
@@ -97,7 +97,7 @@ def build(
         configure_seconds = time.monotonic() - began
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
-        summary = commands.check(plan, tools.ninja, where)
+        entries = commands.check(plan, tools.ninja, where)
         count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=asked_jobs)
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
         began, earlier = time.monotonic(), _timings(plan, folders)
@@ -117,7 +117,7 @@ def build(
         build_dir=where,
         command=command,
         configured=configured,
-        commands=summary,
+        entries=entries,
         timeline=line,
         jobs=count,
         environment=env,

@@ -30,6 +30,12 @@ class Entry(msgspec.Struct, frozen=True):
     output: str = ""
 
     @property
+    def target(self) -> str:
+        """The CMake target that it belongs to; empty where the output does not tell."""
+        found = re.search(r"CMakeFiles/([^/]+)\.dir/", self.output)
+        return found[1] if found else ""
+
+    @property
     def is_cuda(self) -> bool:
         """True for a CUDA source."""
         return self.file.endswith(".cu")
@@ -77,6 +83,40 @@ def read(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry,
     return tuple(e for e in entries if e.output.endswith(".o"))
 
 
+def read_database(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Return the compile commands of a folder that anybody configured, of these targets if it can be told.
+
+    With ninja's build file they come from ninja; else from compile_commands.json, less what is linked
+    into a program that is not among the targets. Raises ConfigureError when there is neither.
+    """
+    if (build_dir / "build.ninja").is_file():
+        known = process.run([ninja, "-C", build_dir, "-t", "targets", "all"], check=False).output
+        there = {line.partition(":")[0] for line in known.splitlines()}
+        if wanted := tuple(t for t in targets if t in there):
+            return read(ninja, build_dir, wanted)
+    path = build_dir / "compile_commands.json"
+    try:
+        entries = msgspec.json.decode(path.read_bytes(), type=list[Entry])
+    except (OSError, msgspec.DecodeError) as problem:
+        raise ConfigureError(
+            "there are no compile commands to read",
+            where=str(path),
+            remedy="configure with -G Ninja or -DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+        ) from problem
+    other = {name for e in entries if (name := e.target) not in targets and _is_program(build_dir, e)}
+    return tuple(e for e in entries if e.target not in other)
+
+
+def _is_program(build_dir: Path, entry: Entry) -> bool:
+    """Return whether an entry's target is linked into a program, as CMake's Makefiles tell."""
+    link = build_dir / entry.output.partition(".dir/")[0]
+    try:
+        words = link.with_name(f"{link.name}.dir").joinpath("link.txt").read_text(errors="replace")
+    except OSError:
+        return False
+    return "-shared" not in words and not re.search(r"\bar\b", words)
+
+
 def summarise(entries: tuple[Entry, ...]) -> Commands:
     """Count the -march values and GPU architectures over all commands."""
     march: dict[str, int] = {}
@@ -88,8 +128,8 @@ def summarise(entries: tuple[Entry, ...]) -> Commands:
     return Commands(len(entries), sum(e.is_cuda for e in entries), march, archs)
 
 
-def check(plan: Plan, ninja: Path, build_dir: Path) -> Commands:
-    """Raise ConfigureError when a compile command contradicts the plan; return the summary.
+def check(plan: Plan, ninja: Path, build_dir: Path) -> tuple[Entry, ...]:
+    """Raise ConfigureError when a compile command contradicts the plan; return the commands.
 
     The wanted -march must be there, and no other may win anywhere; every CUDA source must be
     compiled for the wanted compute capability, its architecture-specific form included.
@@ -116,7 +156,7 @@ def check(plan: Plan, ninja: Path, build_dir: Path) -> Commands:
             where=str(build_dir),
             remedy="the project turned CUDA off; see configure.log",
         )
-    return found
+    return entries
 
 
 def _contradiction(what: str, entry: Entry) -> ConfigureError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -52,6 +52,9 @@ _CAUSES = (
         "-Wl,-rpath-link must name the toolkit's library folder",
     ),
 )
+
+
+_SLACK = 1.0  # seconds; a file system may keep coarser times than the log
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -115,14 +118,37 @@ def build(
 
 
 def timeline(build_dir: Path) -> Timeline:
-    """Read .ninja_log (version 5 to 7: start, end, mtime, output, hash; milliseconds)."""
-    steps: dict[str, tuple[int, int]] = {}
+    """Return what each step took, from ninja's log."""
+    return Timeline({output: (start, end) for start, end, _, output in _log(build_dir)})
+
+
+def _log(build_dir: Path) -> Iterator[tuple[int, int, int, str]]:
+    """Yield start and end (milliseconds), time stamp (nanoseconds since 1970) and output of each step.
+
+    That is .ninja_log, version 5 to 7: start, end, time stamp, output, hash.
+    """
     log = build_dir / ".ninja_log"
     for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
         fields = line.split("\t")
-        if len(fields) == 5 and fields[0].isdigit() and fields[1].isdigit():  # noqa: PLR2004 - see docstring
-            steps[fields[3]] = int(fields[0]), int(fields[1])
-    return Timeline(steps)
+        if len(fields) == 5 and all(f.isdigit() for f in fields[:3]):  # noqa: PLR2004 - see docstring
+            yield int(fields[0]), int(fields[1]), int(fields[2]), fields[3]
+
+
+def replaced(build_dir: Path) -> tuple[str, ...]:
+    """Return the libraries and programs that are not the ones ninja made: newer than their step, or older.
+
+    The stamp in ninja's log is when the step began, in older versions when the file was written.
+    """
+    steps = {output: (stamp / 1e9, (end - start) / 1e3) for start, end, stamp, output in _log(build_dir)}
+    changed = []
+    for output, (began, took) in steps.items():
+        path = build_dir / output
+        linked = ".so" in path.name or not path.suffix
+        if not linked or not began or path.is_symlink() or not path.is_file():
+            continue
+        if not began - _SLACK <= path.stat().st_mtime <= began + took + _SLACK:
+            changed.append(output)
+    return tuple(sorted(changed))
 
 
 class _Costs:

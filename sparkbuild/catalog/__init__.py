@@ -16,11 +16,17 @@ from typing import TypeVar
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from sparkbuild.catalog.records import CudaWheels, Recipe, Shelf, Toolchain
+from sparkbuild.catalog.records import CudaWheels, Features, Recipe, Shelf, Toolchain
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import Folders, sha256_bytes
 
-R = TypeVar("R", Recipe, Toolchain, CudaWheels)
+R = TypeVar("R", Recipe, Toolchain, CudaWheels, Features)
+_KINDS: dict[str, type] = {
+    "recipes": Recipe,
+    "recipes/features": Features,
+    "toolchains": Toolchain,
+    "toolchains/cuda": CudaWheels,
+}
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -74,6 +80,11 @@ class Catalog(msgspec.Struct, frozen=True):
         sets = {s.record.name: s for s in (load(p, CudaWheels) for p in self.files("toolchains/cuda"))}
         return _pick("set of CUDA wheels", name, sets, sets)
 
+    def features(self, name: str = "ggml") -> Shelf[Features]:
+        """Return what can be seen in the binaries of a family of engines."""
+        sets = {s.record.name: s for s in (load(p, Features) for p in self.files("recipes/features"))}
+        return _pick("set of features", name, sets, sets)
+
     def files(self, kind: str) -> Iterator[Path]:
         """Yield the files of one kind, such as recipes, over all folders."""
         for root in self.roots:
@@ -90,14 +101,13 @@ class Checked(msgspec.Struct, frozen=True):
 def check(catalog: Catalog, files: Sequence[Path] = ()) -> tuple[Checked, ...]:
     """Load each named file, or every file of the catalogue, and say which do not hold."""
     named = [(p, _kind(p)) for p in files]
-    kinds: dict[str, type] = {"recipes": Recipe, "toolchains": Toolchain, "toolchains/cuda": CudaWheels}
-    every = [(p, kind) for folder, kind in kinds.items() for p in catalog.files(folder)]
+    every = [(p, kind) for folder, kind in _KINDS.items() for p in catalog.files(folder)]
     return tuple(_checked(path, kind) for path, kind in named or every)
 
 
 def _kind(path: Path) -> type:
     folder = path.absolute().parent
-    return CudaWheels if folder.name == "cuda" else Toolchain if folder.name == "toolchains" else Recipe
+    return _KINDS.get(f"{folder.parent.name}/{folder.name}") or _KINDS.get(folder.name) or Recipe
 
 
 def _checked(path: Path, kind: type) -> Checked:
@@ -167,7 +177,7 @@ def _field_names(kind: type) -> set[str]:
     return {name for part in schemas.values() for name in part.get("properties", {})}
 
 
-def _check(path: Path, record: Recipe | Toolchain | CudaWheels) -> None:
+def _check(path: Path, record: Recipe | Toolchain | CudaWheels | Features) -> None:
     """Check what types alone can not say."""
     if isinstance(record, Toolchain):
         _check_refusals(path, record)

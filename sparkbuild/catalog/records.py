@@ -72,6 +72,39 @@ class Choice(Record, frozen=True):
     """The engine reads the variable without declaring it as an option."""
 
 
+class Evidence(Record, frozen=True):
+    """One thing that can be seen in a file of an engine; exactly one member is given.
+
+    ``symbol`` (defined) and ``calls`` (used from elsewhere) are regular expressions over whole
+    symbol names, ``string`` over whole C strings in read-only data, ``needs`` over the names of
+    needed libraries, ``device_code`` over names such as sm_121a; ``instruction`` names a CPU
+    feature that some instruction in the file requires.
+    """
+
+    symbol: str = ""
+    calls: str = ""
+    string: str = ""
+    needs: str = ""
+    device_code: str = ""
+    instruction: str = ""
+
+
+class Shown(Record, frozen=True):
+    """Where, beyond CMake's cache, it shows that an intent is in force.
+
+    ``command``: a regular expression that every compile command of ``files`` holds when the intent
+    is on; ``never``: one that none may hold when it is off. ``march``: the toolchain's -march is
+    the last one of every command that has any. ``features``: what the binary has when it is on,
+    and lacks when it is off.
+    """
+
+    files: str = "*"
+    command: str = ""
+    never: str = ""
+    march: bool = False
+    features: tuple[Name, ...] = ()
+
+
 class Intent(Record, frozen=True):
     """What is wanted of a build; the first choice that the checkout declares is taken."""
 
@@ -80,6 +113,7 @@ class Intent(Record, frozen=True):
     choose: Annotated[tuple[Choice, ...], msgspec.Meta(min_length=1)]
     backends: tuple[Backend, ...] = ("cuda", "cpu")
     required: bool = False
+    shown: Shown = Shown()
 
 
 class Failure(Record, frozen=True):
@@ -120,6 +154,95 @@ class Recipe(Record, frozen=True):
     failures: tuple[Failure, ...] = ()
     roles: dict[str, Name] = {}
     steps: Steps = Steps()
+    identity: tuple[Evidence, ...] = ()
+    """What only this engine's binaries have; none: what all forks share."""
+
+
+class Feature(Record, frozen=True):
+    """A feature that a binary can have, and what proves it.
+
+    Any ``evidence`` makes it present, any ``counter`` absent. It is looked for in the files that
+    have the feature ``carrier``, in all files without one. ``runtime`` is how the engine itself
+    reports it: SECTION.KEY of its system information.
+    """
+
+    name: Name
+    title: Text
+    group: Literal["backend", "gpu", "cpu", "other"]
+    evidence: Annotated[tuple[Evidence, ...], msgspec.Meta(min_length=1)]
+    counter: tuple[Evidence, ...] = ()
+    carrier: str = ""
+    machine: Literal["aarch64", "x86_64", ""] = ""
+    runtime: str = ""
+
+
+class Attention(Record, frozen=True):
+    """How FlashAttention kernels for a pair of KV cache types are named.
+
+    ``kernels`` are regular expressions over symbols and kernel names with the groups head, k and v,
+    numbers all; ``types`` are the KV cache types every pair of which, at head size ``head``, makes
+    a build one for all quants.
+    """
+
+    kernels: tuple[str, ...]
+    types: tuple[str, ...]
+    head: int
+    carrier: Name
+
+
+class Models(Record, frozen=True):
+    """How the names of model architectures are found: runs of strings that hold two ``anchors``.
+
+    A run with all of ``first`` is the whole table; else ``known`` names outside of it are unknown when
+    the string is there, which another table may hold, too.
+    """
+
+    anchors: tuple[str, ...]
+    first: tuple[str, ...]
+    known: tuple[str, ...]
+    not_names: tuple[str, ...] = ()
+
+
+class Version(Record, frozen=True):
+    """The variables that hold a build's number (an int) and commit (a pointer to a string)."""
+
+    number: str
+    commit: str
+
+
+class Asked(Record, frozen=True):
+    """What is asked of a running engine.
+
+    ``library`` is the symbol of the library that tells what the system has; the first of ``tools``
+    that is there is asked for its help, in which ``cache_types`` and ``drafts`` are the options
+    whose values are the KV cache types and the kinds of speculative decoding.
+    """
+
+    library: str
+    tools: tuple[str, ...]
+    cache_types: tuple[str, ...]
+    drafts: tuple[str, ...]
+
+
+class Features(Record, frozen=True):
+    """What can be seen in the binaries of a family of engines.
+
+    ``family`` is a regular expression over the names of its libraries, ``api`` over the symbols
+    that it exports; ``tensor_types`` are the names that its table of tensor types begins with;
+    ``unmarked`` is what a binary is called in which no recipe's marks are found.
+    """
+
+    schema: Literal[1]
+    name: Name
+    unmarked: Text
+    family: str
+    api: str
+    features: tuple[Feature, ...]
+    attention: Attention
+    models: Models
+    version: Version
+    asked: Asked
+    tensor_types: tuple[str, ...]
 
 
 class Proof(Record, frozen=True):

@@ -149,6 +149,43 @@ def plan(
     render.plan(made, declared, explain=explain, as_json=as_json)
 
 
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option("--all", "everything", is_flag=True, help="Name every model architecture and option.")
+@click.option(
+    "--require",
+    "required",
+    multiple=True,
+    metavar="WHAT",
+    help="Exit with 1 unless it is there: a feature, sm_121a, model:NAME, option:--NAME, kv:q4_0/q8_0@128.",
+)
+@_catalog
+@_json
+def probe(
+    paths: tuple[Path, ...],
+    everything: bool,
+    required: tuple[str, ...],
+    catalogs: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Show what binaries have: any llama.cpp executable, library, folder, wheel or archive."""
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.cli import render_probe  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.inspection import probe as probing  # noqa: PLC0415
+
+    catalog = Catalog.default(Folders.default(), catalogs)
+    with progress() as shown:
+        probes = [probing.probe(path, catalog, shown) for path in paths]
+    render_probe.probed(probes, as_json=as_json, everything=everything)
+    for found in probes:
+        for wanted in required:
+            if problem := probing.require(found.verdicts, found.files, wanted):
+                problem.where = str(found.path)
+                _finish(problem, as_json)
+
+
 @cli.command("list")
 @_json
 def list_(as_json: bool) -> None:

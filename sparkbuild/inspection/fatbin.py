@@ -25,13 +25,19 @@ _HEADER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQ12xI8xQ")  # kind, version, header size, payload size, arch, flags
 _PREFIX = {1: "compute_", 2: "sm_"}  # PTX, cubin
 _SUFFIX = {0x100000: "a", 0x200000: "f"}
+_COMPRESSED = 0xA000  # 0x2000 and 0x8000: two ways of it, seen with and without -compress-mode
 
 
 class DeviceCode(msgspec.Struct, frozen=True):
-    """One kind of device code, SASS as ``sm_121a`` or PTX as ``compute_121a``, and how many entries."""
+    """One kind of device code: SASS as ``sm_121a`` or PTX as ``compute_121a``.
+
+    ``entries`` says how many there are, one for each translation unit as a rule, ``compressed`` how
+    many of them nvcc compressed.
+    """
 
     name: str
     entries: int
+    compressed: int = 0
 
 
 def device_code(path: Path) -> tuple[DeviceCode, ...]:
@@ -46,18 +52,22 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
                 return ()
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 places = [(s["sh_offset"], s["sh_offset"] + s["sh_size"]) for s in sections]
-                found = Counter(name for begin, end in places for name in _entries(data, begin, end))
+                found = Counter(entry for begin, end in places for entry in _entries(data, begin, end))
     except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"its device code can not be read: {problem}", where=str(path), remedy="build or fetch it again"
         ) from problem
+    total: Counter[str] = Counter()
+    for (name, _), count in found.items():
+        total[name] += count
     return tuple(
-        DeviceCode(name, count) for name, count in sorted(found.items(), key=lambda i: (-i[1], i[0]))
+        DeviceCode(name, count, found[name, True])
+        for name, count in sorted(total.items(), key=lambda i: (-i[1], i[0]))
     )
 
 
-def _entries(data: mmap.mmap, begin: int, end: int) -> Iterator[str]:
-    """Yield the name of each entry between two offsets. Raises ValueError for what can not be."""
+def _entries(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[str, bool]]:
+    """Yield name and whether compressed of each entry between two offsets. Raises ValueError."""
     if end > len(data):
         raise ValueError("a section reaches beyond the file")
     at = data.find(_MAGIC.to_bytes(4, "little"), begin, end)
@@ -70,11 +80,11 @@ def _entries(data: mmap.mmap, begin: int, end: int) -> Iterator[str]:
         at = data.find(_MAGIC.to_bytes(4, "little"), stop, end)
 
 
-def _entries_of_one(data: mmap.mmap, at: int, stop: int) -> Iterator[str]:
+def _entries_of_one(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[str, bool]]:
     while at < stop:
         kind, _, header, size, arch, flags = _ENTRY.unpack_from(data, at)
         if header < _ENTRY.size or at + header + size > stop:
             raise ValueError(f"an entry at offset {at} reaches beyond its fat binary")
         suffix = "".join(text for bit, text in _SUFFIX.items() if flags & bit)
-        yield f"{_PREFIX.get(kind, f'kind{kind}_')}{arch}{suffix}"
+        yield f"{_PREFIX.get(kind, f'kind{kind}_')}{arch}{suffix}", bool(flags & _COMPRESSED)
         at += header + size

@@ -89,7 +89,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
 def make_plan(known: Inputs) -> Plan:
     """Return the plan. Raises UsageError for a definition that the source does not declare."""
-    wanted, skipped = _from_recipe(known)
+    wanted, skipped = from_recipe(known)
     definitions = {d.name: d for d in [*_own(known), *wanted]}
     for name, value in known.user.items():
         definitions[name] = _from_user(name, value, known, definitions.get(name))
@@ -157,7 +157,8 @@ def _cuda_definitions(known: Inputs, cuda: CudaToolkit) -> list[Definition]:
     return [arch, *(Definition(n, v, why, "sparkbuild", keyed=False) for n, v in cuda.definitions.items())]
 
 
-def _from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
+def from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
+    """Return what the recipe's intents mean for this source, and those that do not apply."""
     words = _words(known)
     definitions, skipped = [], []
     for intent in known.recipe.record.intents:

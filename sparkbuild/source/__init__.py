@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from sparkbuild.source.checkout import checkout, intact
-from sparkbuild.source.options import declared_options, reads_variable
+from sparkbuild.source.options import Declared, declared_options, reads_variable, scan
 from sparkbuild.source.records import Option, Patch, SourceTree
 
-__all__ = ["Option", "Patch", "SourceTree", "checkout", "declared_options", "intact", "reads_variable"]
+__all__ = [
+    "Declared",
+    "Option",
+    "Patch",
+    "SourceTree",
+    "checkout",
+    "declared_options",
+    "intact",
+    "reads_variable",
+    "scan",
+]

@@ -1,17 +1,26 @@
 """What the building machine has for a target: compilers, CUDA, and the proof that they work."""
 
-from sparkbuild.toolchain.compilers import Compilers, FeatureProof, find_compilers, is_cross, target_processor
-from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch
+from sparkbuild.toolchain.compilers import (
+    Compilers,
+    FeatureProof,
+    describe,
+    find_compilers,
+    is_cross,
+    target_processor,
+)
+from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch, runtime_dirs
 from sparkbuild.toolchain.preflight import preflight
 
 __all__ = [
     "Compilers",
     "CudaToolkit",
     "FeatureProof",
+    "describe",
     "find_compilers",
     "find_cuda",
     "gpu_arch",
     "is_cross",
     "preflight",
+    "runtime_dirs",
     "target_processor",
 ]

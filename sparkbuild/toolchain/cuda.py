@@ -55,8 +55,17 @@ class CudaToolkit(msgspec.Struct, frozen=True):
     @property
     def runtime_dirs(self) -> tuple[Path, ...]:
         """CUDA's libraries, and the driver stub where no driver is installed."""
-        lib = self.target_dir / "lib"
-        return (lib,) if Path("/proc/driver/nvidia").exists() else (lib, lib / "stubs")
+        return _runtime_dirs(self.target_dir / "lib")
+
+
+def _runtime_dirs(lib: Path) -> tuple[Path, ...]:
+    return (lib,) if Path("/proc/driver/nvidia").exists() else (lib, lib / "stubs")
+
+
+def runtime_dirs(root: Path, machine: str) -> tuple[Path, ...]:
+    """Return where a toolkit's libraries for a machine are; nothing when it is not here."""
+    lib = root / "targets" / _PLATFORMS.get(machine, "") / "lib"
+    return _runtime_dirs(lib) if lib.is_dir() else ()
 
 
 def find_cuda(

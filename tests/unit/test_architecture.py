@@ -24,6 +24,7 @@ _ROOMS = (
     {"source", "toolchain"},
     {"planning"},
     {"build", "inspection"},
+    {"verification"},
     {"artifact"},
     {"reproduction"},
     {"pipeline"},

@@ -9,16 +9,14 @@ import msgspec
 import pytest
 
 from sparkbuild import pipeline
-from sparkbuild.artifact.manifest import File
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.errors import CompileError, UsageError
 from sparkbuild.files import Folders
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.runtime import VersionReport
-from sparkbuild.pipeline import Request, Session, check_device_code, check_version, parse_definitions
+from sparkbuild.pipeline import Request, Session, check_version, parse_definitions
 from sparkbuild.planning import Plan, make_plan
 from sparkbuild.progress import Silent
-from tests.conftest import cuda_of, digest, inputs_of, source_of
+from tests.conftest import cuda_of, inputs_of, source_of
 
 _WHERE = Path("/nowhere/build")
 
@@ -28,39 +26,6 @@ def plan(arch: str = "", **source: Any) -> Plan:  # noqa: ANN401 - any field
     if arch:
         known = msgspec.structs.replace(known, backend="cuda", cuda=cuda_of(), cuda_arch=arch)
     return make_plan(known)
-
-
-def files(*names: str) -> tuple[File, ...]:
-    code = tuple(DeviceCode(name, 1) for name in names)
-    return (
-        File("bin/a", digest("a"), 1, "aarch64"),
-        File("bin/b", digest("b"), 1, "aarch64", device_code=code),
-    )
-
-
-@pytest.mark.parametrize(
-    ("arch", "names"),
-    [
-        ("121", ("sm_121", "compute_121")),
-        ("121", ("sm_121a",)),
-        ("121a-real", ("sm_121a",)),
-        ("native", ("sm_90",)),
-        ("", ()),
-        ("", ("sm_90",)),
-    ],
-)
-def test_device_code_for_the_asked_gpu_will_do(arch: str, names: tuple[str, ...]) -> None:
-    check_device_code(files(*names), plan(arch), _WHERE)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [((), "no GPU at all"), (("sm_90",), "90"), (("sm_121", "sm_90"), "121, 90"), (("compute_52",), "52")],
-)
-def test_device_code_for_another_gpu_is_an_error(names: tuple[str, ...], said: str) -> None:
-    with pytest.raises(CompileError, match=f"device code for {said}, not for 121") as caught:
-        check_device_code(files(*names), plan("121"), _WHERE)
-    assert caught.value.where == str(_WHERE)
 
 
 _RIGHT = VersionReport("native", "", "version: 7 (aaaa)", 7, "aaaa")

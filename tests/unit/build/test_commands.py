@@ -36,7 +36,7 @@ def write(where: Path, **compiles: str) -> Path:
 
 
 def check(tools: dict[str, Path], wanted: Plan, where: Path) -> commands.Commands:
-    return commands.check(wanted, tools["ninja"], where)
+    return commands.summarise(commands.check(wanted, tools["ninja"], where))
 
 
 def test_all_is_well(tools: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""The ELF files of whatever a person points at: a file, a folder, a wheel, a tar or a static library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparkbuild.archives import extract
+from sparkbuild.errors import BinaryError, SourceError, UsageError
+from sparkbuild.inspection.elf import is_elf
+
+_LINKED = (2, 3)  # ET_EXEC, ET_DYN: what a linker made; a build folder's objects are in it anyway
+_TYPE_AT = 16
+_AR = b"!<arch>\n"
+_AR_HEADER = 60  # bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2; see ar(5)
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd")
+_TAR = (257, b"ustar")
+
+
+def elf_files(path: Path, work: Path) -> list[tuple[str, Path]]:
+    """Return (name, file) of each ELF file that ``path`` is or holds, sorted by name.
+
+    Names are relative to ``path``. Archives are unpacked into ``work``. Of a folder only linked
+    files count, each once however many links name it. Raises BinaryError when there is none.
+    """
+    if not path.exists():
+        raise UsageError("no such file or folder", where=str(path), remedy="name a file, folder or archive")
+    try:
+        found = sorted(_find(path, work))
+    except SourceError as problem:  # an archive's
+        raise BinaryError(problem.what, where=problem.where, remedy=problem.remedy) from problem
+    except OSError as problem:
+        raise BinaryError(
+            f"cannot read: {problem.strerror}", where=str(problem.filename or path)
+        ) from problem
+    if not found:
+        raise BinaryError(
+            "no ELF executable or library here",
+            where=str(path),
+            remedy="name a binary, or the folder, wheel or archive that holds one",
+        )
+    return found
+
+
+def _find(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
+    if path.is_dir():
+        yield from _walk(path)
+    elif is_elf(path):
+        yield path.name, path
+    elif _begins(path, 0, _AR):
+        yield from _members(path, work)
+    else:
+        if not (any(_begins(path, 0, m) for m in _ARCHIVES) or _begins(path, *_TAR)):
+            raise BinaryError(
+                "neither an ELF file nor a wheel, zip or tar archive", where=str(path), remedy="name one"
+            )
+        extract(path, work)
+        yield from _walk(work)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "CMakeFiles"]  # its own trials
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink() and path.is_file() and _is_linked(path):
+                yield str(path.relative_to(root)), path
+
+
+def _is_linked(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_TYPE_AT + 2)
+    if head[:4] != b"\x7fELF" or len(head) < _TYPE_AT + 2:
+        return False
+    return int.from_bytes(head[_TYPE_AT:], "little" if head[5] == 1 else "big") in _LINKED
+
+
+def _begins(path: Path, at: int, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(len(magic)) == magic
+
+
+def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
+    """Unpack the ELF members of a static library; their names may repeat, so they get numbers."""
+    with path.open("rb") as file:
+        at, number, size = len(_AR), 0, path.stat().st_size
+        while at + _AR_HEADER <= size:
+            file.seek(at)
+            head = file.read(_AR_HEADER)
+            if head[58:] != b"`\n" or not head[48:58].strip().isdigit():
+                raise BinaryError(f"not a whole static library: bad member at offset {at}", where=str(path))
+            length = int(head[48:58])
+            if at + _AR_HEADER + length > size:
+                raise BinaryError("not a whole static library: it ends in a member", where=str(path))
+            data = file.read(length)
+            if data[:4] == b"\x7fELF":
+                member = work / f"{number}.o"
+                member.write_bytes(data)
+                yield f"{path.name}({number})", member
+            at, number = at + _AR_HEADER + length + length % 2, number + 1

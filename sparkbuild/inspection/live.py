@@ -1,0 +1,122 @@
+"""What an engine says of itself while it runs: its system information, its version, its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild.catalog.records import Features
+from sparkbuild.inspection.facts import FileFacts
+from sparkbuild.inspection.features import Finding, State
+from sparkbuild.inspection.help import Help, parse_help
+from sparkbuild.inspection.report import SystemReport, ask_system
+from sparkbuild.inspection.runtime import Answer, ask
+
+_HELP_LIMIT = 400_000  # characters
+
+
+class How(msgspec.Struct, frozen=True):
+    """What is needed to run a stranger's binary.
+
+    ``compilers`` are the commands that compile C for each machine; ``libraries`` folders with what
+    is not beside the binary, such as CUDA's run time.
+    """
+
+    compilers: Mapping[str, Sequence[str | Path]]
+    libraries: tuple[Path, ...] = ()
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What an engine said. ``tool`` is the program that was asked for version, devices and help."""
+
+    system: SystemReport
+    tool: str = ""
+    version: Answer = Answer("not run", "no tool is here to be asked")
+    devices: Answer = Answer("not run", "no tool is here to be asked")
+    options: tuple[str, ...] = ()
+    cache_types: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
+
+
+class Contradiction(msgspec.Struct, frozen=True):
+    """A feature of which the bytes say one thing and the running program another."""
+
+    feature: str
+    static: str
+    runtime: str
+
+
+def listen(
+    files: Mapping[str, Path], facts: Sequence[FileFacts], rules: Features, how: How, work: Path
+) -> Said:
+    """Run what can be run of the files (by their names in ``facts``) and return what it said."""
+    system = _system(files, facts, rules, how, work)
+    named = {name.rpartition("/")[2]: name for name in files}
+    tool = next((named[t] for t in rules.asked.tools if t in named), "")
+    if not tool:
+        return Said(system)
+    machine = next(f.elf.machine for f in facts if f.name == tool)
+    path = files[tool]
+    told = ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT)
+    known = parse_help(told.output)
+    return Said(
+        system=system,
+        tool=tool,
+        version=ask(path, ("--version",), machine, how.libraries),
+        devices=ask(path, ("--list-devices",), machine, how.libraries)
+        if "--list-devices" in known.options
+        else Answer("not run", "it has no --list-devices"),
+        options=known.options,
+        cache_types=_values(known, rules.asked.cache_types),
+        drafts=_values(known, rules.asked.drafts),
+    )
+
+
+def _system(
+    files: Mapping[str, Path], facts: Sequence[FileFacts], rules: Features, how: How, work: Path
+) -> SystemReport:
+    libraries = [f for f in facts if rules.asked.library in f.names.symbols and not f.elf.interpreter]
+    if not libraries:
+        return SystemReport("not run", f"no shared library here has {rules.asked.library}")
+    file = libraries[0]
+    machine = file.elf.machine
+    return ask_system(files[file.name], machine, how.compilers.get(machine), work, how.libraries)
+
+
+def _values(known: Help, options: Sequence[str]) -> tuple[str, ...]:
+    return next((known.values[o] for o in options if o in known.values), ())
+
+
+def contradictions(
+    findings: Sequence[Finding], rules: Features, system: SystemReport
+) -> tuple[Contradiction, ...]:
+    """Return where the bytes and the running engine disagree; what either does not know is none."""
+    keys = {f.name: f.runtime for f in rules.features if f.runtime}
+    found = []
+    for finding in findings:
+        said = runtime_state(keys[finding.name], system) if finding.name in keys else "unknown"
+        if "unknown" not in (said, finding.state) and said != finding.state:
+            proof = "; ".join(finding.evidence) or finding.reason
+            found.append(
+                Contradiction(finding.name, f"{finding.state} ({proof})", f"{said} by {keys[finding.name]}")
+            )
+    return tuple(found)
+
+
+def runtime_state(key: str, system: SystemReport) -> State:
+    """Return what the running engine says of SECTION or SECTION.KEY in its system information.
+
+    Engines with sections list what is on; one without sections lists every key with 0 or 1.
+    """
+    section, _, name = key.partition(".")
+    parts = {s.upper(): v for s, v in system.features.items()}
+    if "" in parts:
+        value = parts[""].get(name) if name else None
+        return "unknown" if value is None else "absent" if value == "0" else "present"
+    if not parts:
+        return "unknown"
+    if not name or section.upper() not in parts:
+        return "present" if section.upper() in parts else "absent"
+    return "present" if parts[section.upper()].get(name, "0") != "0" else "absent"

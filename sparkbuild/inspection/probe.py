@@ -1,0 +1,85 @@
+"""What a binary has: its facts, what they prove, what it says itself, and where the two disagree."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild.catalog import Catalog
+from sparkbuild.errors import FindingError, UsageError, did_you_mean
+from sparkbuild.inspection.facts import FileFacts, file_facts, wanted_names
+from sparkbuild.inspection.features import Verdicts, judge
+from sparkbuild.inspection.gather import elf_files
+from sparkbuild.inspection.live import Contradiction, How, Said, contradictions, listen
+from sparkbuild.progress import Progress
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """All that is known of one path. ``said`` is None when nothing of it was run."""
+
+    path: Path
+    files: tuple[FileFacts, ...]
+    verdicts: Verdicts
+    said: Said | None = None
+    contradictions: tuple[Contradiction, ...] = ()
+
+
+def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = None) -> Probe:
+    """Return what the binaries at ``path`` (a file, folder or archive) have; with ``how`` they are run.
+
+    Raises UsageError when there is no such path, BinaryError when it can not be read.
+    """
+    rules = catalog.features().record
+    recipes = [shelf.record for shelf in catalog.recipes().values()]
+    wanted = wanted_names(rules, recipes)
+    progress.stage(f"read {path}")
+    with tempfile.TemporaryDirectory(prefix="sparkbuild-probe-") as work:
+        files = dict(elf_files(path, Path(work)))
+        facts = []
+        for number, (name, file) in enumerate(files.items()):
+            progress.advance(number, len(files), name)
+            facts.append(file_facts(name, file, wanted))
+        verdicts = judge(facts, rules, recipes)
+        said = listen(files, facts, rules, how, Path(work)) if how else None
+    against = contradictions(verdicts.findings, rules, said.system) if said else ()
+    return Probe(path, tuple(facts), verdicts, said, against)
+
+
+def require(verdicts: Verdicts, files: Sequence[FileFacts], wanted: str) -> FindingError | None:
+    """Return why something that is wanted of a build is not certain to be there, None when it is.
+
+    ``wanted`` is a feature's name, device code such as sm_121a, model:NAME, option:--NAME, or
+    kv:K/V[@HEAD SIZE]. Raises UsageError for anything else.
+    """
+    kind, colon, name = wanted.partition(":")
+    answers: dict[str, Callable[[], str]] = {
+        "model": lambda: next((m.state for m in verdicts.models if m.name == name), "absent"),
+        "option": lambda: "present" if name in verdicts.options else "absent",
+        "kv": lambda: _pair_state(verdicts, name),
+    }
+    if colon and kind in answers:
+        state = answers[kind]()
+    elif re.fullmatch(r"(?:sm|compute)_\d+[af]?", wanted):
+        state = "present" if any(d.name == wanted for f in files for d in f.device_code) else "absent"
+    elif wanted in (known := [f.name for f in verdicts.findings]):
+        state = verdicts.state(wanted)
+    else:
+        raise UsageError(
+            f"nothing is known by the name {wanted!r}",
+            where="--require",
+            remedy=did_you_mean(wanted, known) + "or model:NAME, option:--NAME, kv:K/V@HEAD, sm_121a",
+        )
+    return None if state == "present" else FindingError(f"{wanted} is {state}")
+
+
+def _pair_state(verdicts: Verdicts, text: str) -> str:
+    match = re.fullmatch(r"(?P<k>\w+)/(?P<v>\w+)(?:@(?P<head>\d+))?", text)
+    if not match:
+        raise UsageError(f"not a pair: {text!r}", where="--require", remedy="write kv:q4_0/q8_0@128")
+    head = int(match["head"] or 128)
+    found = any((p.head, p.k, p.v) == (head, match["k"], match["v"]) for p in verdicts.pairs)
+    return "present" if found else "absent"
