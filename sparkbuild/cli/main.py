@@ -159,11 +159,13 @@ def plan(
     metavar="WHAT",
     help="Exit with 1 unless it is there: a feature, sm_121a, model:NAME, option:--NAME, kv:q4_0/q8_0@128.",
 )
+@click.option("--run", is_flag=True, help="Also run them, and compare: only for binaries you trust.")
 @_catalog
 @_json
 def probe(
     paths: tuple[Path, ...],
     everything: bool,
+    run: bool,
     required: tuple[str, ...],
     catalogs: tuple[Path, ...],
     as_json: bool,
@@ -174,10 +176,14 @@ def probe(
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
     from sparkbuild.inspection import probe as probing  # noqa: PLC0415
+    from sparkbuild.inspection.live import How  # noqa: PLC0415
+    from sparkbuild.toolchain import runners  # noqa: PLC0415
 
-    catalog = Catalog.default(Folders.default(), catalogs)
+    folders = Folders.default()
+    catalog = Catalog.default(folders, catalogs)
+    how = How(*runners(folders)) if run else None
     with progress() as shown:
-        probes = [probing.probe(path, catalog, shown) for path in paths]
+        probes = [probing.probe(path, catalog, shown, how) for path in paths]
     render_probe.probed(probes, as_json=as_json, everything=everything)
     for found in probes:
         for wanted in required:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sparkbuild.inspection.facts import FileFacts
     from sparkbuild.inspection.features import Pair, Verdicts
+    from sparkbuild.inspection.live import Said
     from sparkbuild.inspection.probe import Probe
 
 _STYLE = {"present": "green", "absent": "dim", "unknown": "yellow"}
@@ -32,6 +33,7 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
         _findings(probe.verdicts)
         _matrix(probe.verdicts.pairs)
         _knows(probe.verdicts, everything=everything)
+        _said(probe.said)
         for c in probe.contradictions:
             click.secho(f"contradiction: {c.feature} is {c.static}; at run time: {c.runtime}", fg="red")
 
@@ -44,6 +46,7 @@ def _machine(probe: Probe) -> dict[str, object]:
         "path": probe.path,
         "files": files,
         "verdicts": probe.verdicts,
+        "said": probe.said,
         "contradictions": probe.contradictions,
     }
 
@@ -115,6 +118,23 @@ def _knows(verdicts: Verdicts, *, everything: bool) -> None:
     if verdicts.models_reason:
         click.echo(f"  unknown: {len(unknown)}{_listed(unknown, everything)}; {verdicts.models_reason}")
     click.echo(f"options: {len(verdicts.options)}{_listed(verdicts.options, everything)}")
+
+
+def _said(said: Said | None) -> None:
+    if said is None:
+        click.echo("run time: not run; --run starts its programs, so only for binaries you trust")
+        return
+    rows = [("system", said.system.ran, said.system.system_info or said.system.reason)]
+    devices = [f"{d.name} ({d.kind}) {d.description}" for b in said.system.backends for d in b.devices]
+    rows.append(("devices", said.system.ran, "; ".join(devices) or "none"))
+    rows += [
+        (f"{said.tool} {word}", answer.ran, answer.output or answer.reason)
+        for word, answer in (("--version", said.version), ("--list-devices", said.devices))
+        if said.tool
+    ]
+    rows.append(("KV cache types", "", ", ".join(said.cache_types) or "its help does not name them"))
+    rows.append(("drafts", "", ", ".join(said.drafts) or "its help does not name them"))
+    table("run time", ("asked", "ran", "said"), rows)
 
 
 def _listed(names: Iterable[str], everything: bool) -> str:

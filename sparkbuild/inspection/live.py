@@ -14,6 +14,7 @@ from sparkbuild.inspection.help import Help, parse_help
 from sparkbuild.inspection.report import SystemReport, ask_system
 from sparkbuild.inspection.runtime import Answer, ask
 
+_LIST_DEVICES = "--list-devices"
 _HELP_LIMIT = 400_000  # characters
 
 
@@ -65,13 +66,17 @@ def listen(
         system=system,
         tool=tool,
         version=ask(path, ("--version",), machine, how.libraries),
-        devices=ask(path, ("--list-devices",), machine, how.libraries)
-        if "--list-devices" in known.options
-        else Answer("not run", "it has no --list-devices"),
+        devices=_devices(path, machine, known, how),
         options=known.options,
         cache_types=_values(known, rules.asked.cache_types),
         drafts=_values(known, rules.asked.drafts),
     )
+
+
+def _devices(path: Path, machine: str, known: Help, how: How) -> Answer:
+    if _LIST_DEVICES not in known.options:
+        return Answer("not run", f"it has no {_LIST_DEVICES}")
+    return ask(path, (_LIST_DEVICES,), machine, how.libraries)
 
 
 def _system(

@@ -8,7 +8,7 @@ from sparkbuild.toolchain.compilers import (
     is_cross,
     target_processor,
 )
-from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch, runtime_dirs
+from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch, runners, runtime_dirs
 from sparkbuild.toolchain.preflight import preflight
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "gpu_arch",
     "is_cross",
     "preflight",
+    "runners",
     "runtime_dirs",
     "target_processor",
 ]

@@ -6,6 +6,7 @@ which GB10 is). A compiler for this machine and the libraries of the target make
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from collections.abc import Iterable
@@ -66,6 +67,18 @@ def runtime_dirs(root: Path, machine: str) -> tuple[Path, ...]:
     """Return where a toolkit's libraries for a machine are; nothing when it is not here."""
     lib = root / "targets" / _PLATFORMS.get(machine, "") / "lib"
     return _runtime_dirs(lib) if lib.is_dir() else ()
+
+
+def runners(folders: Folders) -> tuple[dict[str, tuple[str, ...]], tuple[Path, ...]]:
+    """Return what runs a stranger's binary here: C compilers by machine, and folders of CUDA libraries."""
+    here = platform.machine()
+    names = {m: ("cc", "gcc") if m == here else (f"{m}-linux-gnu-gcc",) for m in _PLATFORMS}
+    found = {m: next((w for n in words if (w := shutil.which(n))), "") for m, words in names.items()}
+    assembled = sorted((folders.cache / "cuda").glob("[0-9]*"), reverse=True)
+    roots = [*_installed_roots(), *(p for p in assembled if p.is_dir())]
+    # The loader skips a library of another machine, so the folders of all may be named.
+    libraries = [d for root in roots for machine in _PLATFORMS for d in runtime_dirs(root, machine)]
+    return {m: (cc,) for m, cc in found.items() if cc}, tuple(libraries)
 
 
 def find_cuda(
