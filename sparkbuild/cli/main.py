@@ -16,6 +16,7 @@ from sparkbuild import __version__
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
+    from sparkbuild.catalog.records import Backend
     from sparkbuild.pipeline import Request, Session
 
 _INTERRUPTED = InterruptedRunError("interrupted", remedy="run the same command again: it goes on from there")
@@ -190,6 +191,44 @@ def probe(
             if problem := probing.require(found.verdicts, found.files, wanted):
                 problem.where = str(found.path)
                 _finish(problem, as_json)
+
+
+@cli.command("verify-flags")
+@click.argument("engine", required=False)
+@click.option(
+    "--build-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder that CMake configured, whoever did; ENGINE is guessed where it is not given.",
+)
+@click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@_arch
+@_catalog
+@_json
+def verify_flags(
+    engine: str | None,
+    build_dir: Path | None,
+    backend: Backend,
+    arch: str,
+    catalogs: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Follow each flag from what was asked to what runs: of the last builds, or of a build folder."""
+    from sparkbuild import verify  # noqa: PLC0415
+    from sparkbuild.cli import render_journeys  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.verification import failures  # noqa: PLC0415
+
+    with progress() as shown:
+        session = _session(catalogs, shown)
+        if build_dir:
+            found = [verify.verify_folder(build_dir, engine, arch, backend, session)]
+        else:
+            found = verify.verify_stored(engine, session)
+    render_journeys.journeys(found, as_json=as_json)
+    if bad := [f"{v.name}: {text}" for v in found for text in failures(v.flags)]:
+        problem = FindingError(f"{len(bad)} required flags are not in force", output="\n".join(bad))
+        _finish(problem, as_json)
 
 
 @cli.command("list")

@@ -14,9 +14,8 @@ from sparkbuild.build.ninja import replaced
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf, Toolchain
 from sparkbuild.errors import BinaryError, MissingError, SparkbuildError, UsageError
-from sparkbuild.inspection.facts import FileFacts
-from sparkbuild.inspection.features import Verdicts
-from sparkbuild.inspection.probe import probe
+from sparkbuild.inspection.live import How
+from sparkbuild.inspection.probe import Probe, probe
 from sparkbuild.planning import Definition, Inputs, from_recipe
 from sparkbuild.process import ProcessError
 from sparkbuild.progress import Progress
@@ -45,6 +44,7 @@ def look(
     backend: Backend,
     ninja: Path,
     environment: Mapping[str, str],
+    how: How,
     progress: Progress,
 ) -> Looked:
     """Return what can be seen in a build folder, and what a recipe wants of it.
@@ -62,7 +62,7 @@ def look(
     compilers = _compilers(cache, toolchain.record, why)
     wanted = _wanted(recipe, toolchain, backend, source, declared, cache, compilers)
     commands = _commands(ninja, build_dir, recipe.record.targets[backend], why)
-    files, verdicts = _binaries(build_dir, catalog, why, progress)
+    found = _binaries(build_dir, catalog, why, how, progress)
     seen = Seen(
         definitions=(*wanted, *_typed(cache, wanted)),
         recipe=recipe.record,
@@ -72,8 +72,9 @@ def look(
         cache=cache,
         commands=commands,
         compilers=compilers,
-        files=files,
-        verdicts=verdicts,
+        files=found.files if found else (),
+        verdicts=found.verdicts if found else None,
+        system=found.said.system if found and found.said else None,
         environment=environment,
         changed=replaced(build_dir),
         why=why,
@@ -181,11 +182,11 @@ def _commands(
 
 
 def _binaries(
-    build_dir: Path, catalog: Catalog, why: dict[str, str], progress: Progress
-) -> tuple[tuple[FileFacts, ...], Verdicts | None]:
+    build_dir: Path, catalog: Catalog, why: dict[str, str], how: How, progress: Progress
+) -> Probe | None:
+    """Probe what is built, and run it: CMake ran this project's code before."""
     try:
-        found = probe(build_dir, catalog, progress)
+        return probe(build_dir, catalog, progress, how)
     except BinaryError as problem:
         why["binary"] = problem.what
-        return (), None
-    return found.files, found.verdicts
+        return None

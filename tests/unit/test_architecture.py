@@ -28,6 +28,7 @@ _ROOMS = (
     {"artifact"},
     {"reproduction"},
     {"pipeline"},
+    {"verify"},
     {"cli"},
     {"__main__"},
 )
