@@ -9,9 +9,9 @@ import msgspec
 
 from sparkbuild.catalog.records import Features
 from sparkbuild.inspection.facts import FileFacts
-from sparkbuild.inspection.features import Finding, State
+from sparkbuild.inspection.features import State, Verdicts
 from sparkbuild.inspection.help import Help, parse_help
-from sparkbuild.inspection.report import SystemReport, ask_system
+from sparkbuild.inspection.report import SystemReport, ask_models, ask_system
 from sparkbuild.inspection.runtime import Answer, ask
 
 _LIST_DEVICES = "--list-devices"
@@ -30,9 +30,14 @@ class How(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What an engine said. ``tool`` is the program that was asked for version, devices and help."""
+    """What an engine said.
+
+    ``models`` tells of model architectures whether it knows them; ``tool`` is the program that was
+    asked for version, devices and help.
+    """
 
     system: SystemReport
+    models: dict[str, bool] = {}
     tool: str = ""
     version: Answer = Answer("not run", "no tool is here to be asked")
     devices: Answer = Answer("not run", "no tool is here to be asked")
@@ -50,20 +55,25 @@ class Contradiction(msgspec.Struct, frozen=True):
 
 
 def listen(
-    files: Mapping[str, Path], facts: Sequence[FileFacts], rules: Features, how: How, work: Path
+    files: Mapping[str, Path],
+    facts: Sequence[FileFacts],
+    rules: Features,
+    models: Sequence[str],
+    how: How,
+    work: Path,
 ) -> Said:
     """Run what can be run of the files (by their names in ``facts``) and return what it said."""
-    system = _system(files, facts, rules, how, work)
+    system, known_models = _library(files, facts, rules, models, how, work)
     named = {name.rpartition("/")[2]: name for name in files}
     tool = next((named[t] for t in rules.asked.tools if t in named), "")
     if not tool:
-        return Said(system)
+        return Said(system, known_models)
     machine = next(f.elf.machine for f in facts if f.name == tool)
     path = files[tool]
-    told = ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT)
-    known = parse_help(told.output)
+    known = parse_help(ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT).output)
     return Said(
         system=system,
+        models=known_models,
         tool=tool,
         version=ask(path, ("--version",), machine, how.libraries),
         devices=_devices(path, machine, known, how),
@@ -79,35 +89,59 @@ def _devices(path: Path, machine: str, known: Help, how: How) -> Answer:
     return ask(path, (_LIST_DEVICES,), machine, how.libraries)
 
 
-def _system(
-    files: Mapping[str, Path], facts: Sequence[FileFacts], rules: Features, how: How, work: Path
-) -> SystemReport:
+def _library(
+    files: Mapping[str, Path],
+    facts: Sequence[FileFacts],
+    rules: Features,
+    models: Sequence[str],
+    how: How,
+    work: Path,
+) -> tuple[SystemReport, dict[str, bool]]:
     libraries = [f for f in facts if rules.asked.library in f.names.symbols and not f.elf.interpreter]
     if not libraries:
-        return SystemReport("not run", f"no shared library here has {rules.asked.library}")
-    file = libraries[0]
-    machine = file.elf.machine
-    return ask_system(files[file.name], machine, how.compilers.get(machine), work, how.libraries)
+        return SystemReport("not run", f"no shared library here has {rules.asked.library}"), {}
+    path, machine = files[libraries[0].name], libraries[0].elf.machine
+    compiler = how.compilers.get(machine)
+    system = ask_system(path, machine, compiler, work, how.libraries)
+    if system.reason:
+        return system, {}
+    return system, ask_models(path, models, machine, compiler, work, how.libraries)
 
 
 def _values(known: Help, options: Sequence[str]) -> tuple[str, ...]:
     return next((known.values[o] for o in options if o in known.values), ())
 
 
-def contradictions(
-    findings: Sequence[Finding], rules: Features, system: SystemReport
-) -> tuple[Contradiction, ...]:
+def contradictions(verdicts: Verdicts, rules: Features, said: Said) -> tuple[Contradiction, ...]:
     """Return where the bytes and the running engine disagree; what either does not know is none."""
     keys = {f.name: f.runtime for f in rules.features if f.runtime}
     found = []
-    for finding in findings:
-        said = runtime_state(keys[finding.name], system) if finding.name in keys else "unknown"
-        if "unknown" not in (said, finding.state) and said != finding.state:
+    for finding in verdicts.findings:
+        state = runtime_state(keys[finding.name], said.system) if finding.name in keys else "unknown"
+        if "unknown" not in (state, finding.state) and state != finding.state:
             proof = "; ".join(finding.evidence) or finding.reason
-            found.append(
-                Contradiction(finding.name, f"{finding.state} ({proof})", f"{said} by {keys[finding.name]}")
-            )
+            told = f"{state} by {keys[finding.name]}"
+            found.append(Contradiction(finding.name, f"{finding.state} ({proof})", told))
+    for model in verdicts.models:
+        known = said.models.get(model.name)
+        if known is not None and model.state == ("absent" if known else "present"):
+            told = "known" if known else "not known"
+            found.append(Contradiction(f"model:{model.name}", model.state, told))
     return tuple(found)
+
+
+def with_models(verdicts: Verdicts, known: Mapping[str, bool]) -> Verdicts:
+    """Return the verdicts with what the running engine said of the models that the bytes left open."""
+    models = tuple(
+        msgspec.structs.replace(m, state="present" if known[m.name] else "absent")
+        if m.state == "unknown" and m.name in known
+        else m
+        for m in verdicts.models
+    )
+    open_ = any(m.state == "unknown" for m in models)
+    return msgspec.structs.replace(
+        verdicts, models=models, models_reason=verdicts.models_reason if open_ else ""
+    )
 
 
 def runtime_state(key: str, system: SystemReport) -> State:

@@ -14,7 +14,7 @@ from sparkbuild.errors import FindingError, UsageError, did_you_mean
 from sparkbuild.inspection.facts import FileFacts, file_facts, wanted_names
 from sparkbuild.inspection.features import Verdicts, judge
 from sparkbuild.inspection.gather import elf_files
-from sparkbuild.inspection.live import Contradiction, How, Said, contradictions, listen
+from sparkbuild.inspection.live import Contradiction, How, Said, contradictions, listen, with_models
 from sparkbuild.progress import Progress
 
 
@@ -44,9 +44,13 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
             progress.advance(number, len(files), name)
             facts.append(file_facts(name, file, wanted))
         verdicts = judge(facts, rules, recipes)
-        said = listen(files, facts, rules, how, Path(work)) if how else None
-    against = contradictions(verdicts.findings, rules, said.system) if said else ()
-    return Probe(path, tuple(facts), verdicts, said, against)
+        if not how:
+            return Probe(path, tuple(facts), verdicts)
+        progress.stage(f"run what can be run of {path}")
+        names = [m.name for m in verdicts.models]
+        said = listen(files, facts, rules, names, how, Path(work))
+    against = contradictions(verdicts, rules, said)
+    return Probe(path, tuple(facts), with_models(verdicts, said.models), said, against)
 
 
 def require(verdicts: Verdicts, files: Sequence[FileFacts], wanted: str) -> FindingError | None:

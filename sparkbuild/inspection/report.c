@@ -1,6 +1,7 @@
-/* Tell what the shared library of an engine says of itself: report LIBRARY FOLDER
+/* Tell what the shared library of an engine says of itself: report LIBRARY FOLDER [ARCHITECTURE...]
 
-   FOLDER holds the backends that an engine may load at run time. Each line of standard output is a
+   FOLDER holds the backends that an engine may load at run time. With architectures of models, tell of
+   each whether the engine knows it: it is given a file that holds the name and nothing else. Each line of standard output is a
    record: its kind and three fields, in which all but plain characters are %XX. What the engine itself
    prints goes to standard error. No header of an engine is used: the functions are those of llama.h and
    ggml-backend.h, and each is called only where it is exported.
@@ -12,11 +13,13 @@
      backend NAME
      feature NAME VALUE      of the last backend
      device KIND NAME TEXT   of the last backend; KIND is a number of ggml_backend_dev_type
+     model NAME KNOWN        of each architecture: yes, no, or empty when it can not be told
      end                     nothing is missing */
 
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -125,12 +128,66 @@ static void old_backends(void)  /* before the registry had handles */
         record("backend", ENTRY(ggml_backend_reg_get_name, const char *, size_t)(i), NULL, NULL);
 }
 
+static char said[1 << 14];  /* what the engine logged while it tried one model */
+
+static void hear(int level, const char *text, void *data)
+{
+    size_t used = strlen(said);
+
+    (void) level, (void) data;
+    snprintf(said + used, sizeof said - used, "%s", text ? text : "");
+}
+
+/* llama_model_params is larger in some versions than in others, and always smaller than this. As the last
+   argument of a call a larger structure does no harm: it is read from memory, from its beginning. */
+struct params { char bytes[4096]; };
+
+static int write_model(const char *path, const char *name)
+{
+    static const char key[] = "general.architecture";
+    const uint32_t version = 3, text = 8;  /* GGUF's specification, version 3, little-endian */
+    const uint64_t tensors = 0, keys = 1, key_size = sizeof key - 1, name_size = strlen(name);
+    FILE *file = fopen(path, "wb");
+
+    if (!file)
+        return 0;
+    fwrite("GGUF", 4, 1, file), fwrite(&version, 4, 1, file);
+    fwrite(&tensors, 8, 1, file), fwrite(&keys, 8, 1, file);
+    fwrite(&key_size, 8, 1, file), fwrite(key, key_size, 1, file);
+    fwrite(&text, 4, 1, file);
+    fwrite(&name_size, 8, 1, file), fwrite(name, name_size, 1, file);
+    return fclose(file) == 0;
+}
+
+static void models(char **names)
+{
+    static const char path[] = "model.gguf";  /* in this process's own folder */
+    struct params params = ENTRY(llama_model_default_params, struct params, void)();
+    void *(*load)(const char *, struct params) = (void *(*)(const char *, struct params)) entry(
+        has("llama_model_load_from_file") ? "llama_model_load_from_file" : "llama_load_model_from_file");
+
+    ENTRY(llama_log_set, void, void (*)(int, const char *, void *), void *)(hear, NULL);
+    for (; *names; names++) {
+        char prefix[128];
+
+        if (!write_model(path, *names))
+            stop("error", "a file can not be written", "");
+        said[0] = '\0';
+        record("at", *names, NULL, NULL);
+        load(path, params);
+        snprintf(prefix, sizeof prefix, " %s.", *names);  /* it looks for a key of that architecture */
+        record("model", *names,
+            strstr(said, "unknown model architecture") ? "no" : strstr(said, prefix) ? "yes" : "", NULL);
+    }
+    stop("end", NULL, NULL);
+}
+
 int main(int argc, char **argv)
 {
     const char *info;
 
     self = getpid();
-    out = argc == 3 ? fdopen(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 100), "w") : NULL;
+    out = argc >= 3 ? fdopen(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 100), "w") : NULL;
     if (!out || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
         return 2;
     record("at", "dlopen", NULL, NULL);
@@ -139,6 +196,8 @@ int main(int argc, char **argv)
         stop("absent", dlerror(), NULL);
     if (has("ggml_backend_load_all_from_path"))  /* as an engine's own tools begin */
         ENTRY(ggml_backend_load_all_from_path, void, const char *)(argv[2]);
+    if (argc > 3)
+        models(argv + 3);
     info = ENTRY(llama_print_system_info, const char *, void)();
     if (!info)
         stop("error", "nothing was returned by", "llama_print_system_info");

@@ -17,6 +17,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.inspection.runtime import Run, printable, run_alone
 
+_RECORD = 4  # a record's words: its kind and three fields
 _HELPER = Path(__file__).with_suffix(".c")
 # ggml_backend_dev_type, since it has IGPU
 _KINDS = {"0": "cpu", "1": "gpu", "2": "igpu", "3": "accel", "4": "meta"}
@@ -68,8 +69,43 @@ def ask_system(
     ``compiler`` is the command that compiles C for ``machine``, ``work`` a folder to compile in;
     ``libraries`` are folders with what is not beside the library; ``timeout`` is in seconds.
     """
+    done = _helped(libllama, (), machine, compiler, work, libraries, timeout)
+    return _report(done) if isinstance(done, Run) else SystemReport("not run", done)
+
+
+def ask_models(
+    libllama: Path,
+    names: Sequence[str],
+    machine: str,
+    compiler: Sequence[str | Path] | None,
+    work: Path,
+    libraries: Iterable[Path] = (),
+    *,
+    timeout: float = 120.0,
+) -> dict[str, bool]:
+    """Return of each model architecture whether the engine knows it; those that can not be told are left out.
+
+    Each is tried with a model file that holds nothing but its name; the other arguments are as in
+    ask_system.
+    """
+    done = _helped(libllama, names, machine, compiler, work, libraries, timeout)
+    records = (line.split(" ") for line in (done.output if isinstance(done, Run) else "").split("\n"))
+    told = {unquote(r[1]): r[2] for r in records if len(r) == _RECORD and r[0] == "model"}
+    return {name: answer == "yes" for name, answer in told.items() if answer}
+
+
+def _helped(
+    libllama: Path,
+    names: Sequence[str],
+    machine: str,
+    compiler: Sequence[str | Path] | None,
+    work: Path,
+    libraries: Iterable[Path],
+    timeout: float,
+) -> Run | str:
+    """Compile the helper and run it; return why not where it can not be compiled."""
     if not compiler:
-        return SystemReport("not run", f"there is no C compiler for {machine} to make the helper with")
+        return f"there is no C compiler for {machine} to make the helper with"
     library = libllama.absolute()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         helper = Path(folder, "report")
@@ -78,9 +114,9 @@ def ask_system(
             process.run(command, cwd=Path(folder), env=process.clean_env(TMPDIR=folder))
         except process.ProcessError as problem:
             why = next((line for line in problem.done.errors.splitlines() if "error" in line), "")
-            return SystemReport("not run", printable(f"the helper does not compile: {problem} {why}".strip()))
-        words = (str(library), str(library.parent))
-        return _report(run_alone(helper, words, machine, libraries, timeout=timeout))
+            return printable(f"the helper does not compile: {problem} {why}".strip())
+        words = (str(library), str(library.parent), *names)
+        return run_alone(helper, words, machine, libraries, timeout=timeout)
 
 
 def parse_system_info(line: str) -> dict[str, dict[str, str]]:
