@@ -236,6 +236,37 @@ def doctor(arch: str, catalogs: tuple[Path, ...], as_json: bool) -> None:
         _finish(problem, as_json)
 
 
+@cli.command("verify-flags")
+@click.option(
+    "--compiler", required=True, metavar="CC", type=click.Path(path_type=Path), help="A C compiler."
+)
+@click.option(
+    "--cpuinfo",
+    metavar="FILE|NAME",
+    help="Take another machine's /proc/cpuinfo for this one's; gb10 names a shipped one.",
+)
+@_arch
+@_catalog
+@_json
+def verify_flags(
+    compiler: Path, cpuinfo: str | None, arch: str, catalogs: tuple[Path, ...], as_json: bool
+) -> None:
+    """Prove or disprove that a compiler's native detection loses CPU features."""
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.cli import render_flags  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.toolchain.compilers import target_processor  # noqa: PLC0415
+    from sparkbuild.toolchain.fault import try_compiler  # noqa: PLC0415
+
+    catalog = Catalog.default(Folders.default(), catalogs)
+    toolchain = catalog.toolchain(arch).record
+    proofs = catalog.proofs(target_processor(toolchain))
+    trial = try_compiler(compiler, toolchain, catalog.cpuinfo(cpuinfo) if cpuinfo else None, proofs)
+    render_flags.compiler(trial, as_json=as_json)
+    if trial.finding:
+        _finish(FindingError(trial.finding, where=str(trial.cc)), as_json)
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
