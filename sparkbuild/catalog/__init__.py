@@ -1,7 +1,8 @@
 """The catalogue: recipes and toolchains, shipped ones and a user's own, typed and checked on load.
 
 A folder of the catalogue has the same shape everywhere: recipes/NAME.toml, patches/NAME/*.patch,
-toolchains/NAME.toml and toolchains/cuda/NAME.toml. Later folders win over the shipped one.
+toolchains/NAME.toml, toolchains/cuda/NAME.toml and toolchains/cpuinfo/NAME.cpuinfo, a machine's own
+/proc/cpuinfo. Later folders win over the shipped one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TypeVar
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from sparkbuild.catalog.records import CudaWheels, Features, Recipe, Shelf, Toolchain
+from sparkbuild.catalog.records import CudaWheels, Features, Proof, Recipe, Shelf, Toolchain
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import Folders, sha256_bytes
 
@@ -85,10 +86,27 @@ class Catalog(msgspec.Struct, frozen=True):
         sets = {s.record.name: s for s in (load(p, Features) for p in self.files("recipes/features"))}
         return _pick("set of features", name, sets, sets)
 
-    def files(self, kind: str) -> Iterator[Path]:
+    def proofs(self, processor: str) -> tuple[Proof, ...]:
+        """Return every feature that some toolchain for this processor proves, each once."""
+        same = (s.record for s in self.toolchains().values() if s.record.processor == processor)
+        return tuple({proof.feature: proof for t in same for proof in t.proofs}.values())
+
+    def cpuinfo(self, name: str) -> Path:
+        """Return a machine's cpuinfo: a file, or by name from the catalogue; else a suggestion."""
+        known = {p.stem: p for p in self.files("toolchains/cpuinfo", "*.cpuinfo")}
+        if name in known:
+            return known[name]
+        if os.path.isfile(name):  # noqa: PTH113 - Path.is_file fails for a name that is too long
+            return Path(name)
+        raise UsageError(
+            f"no cpuinfo {name!r}",
+            remedy=f"{did_you_mean(name, known)}Name a file, or one of: {', '.join(sorted(known))}",
+        )
+
+    def files(self, kind: str, pattern: str = "*.toml") -> Iterator[Path]:
         """Yield the files of one kind, such as recipes, over all folders."""
         for root in self.roots:
-            yield from sorted((root / kind).glob("*.toml"))
+            yield from sorted((root / kind).glob(pattern))
 
 
 class Checked(msgspec.Struct, frozen=True):

@@ -246,11 +246,16 @@ class Features(Record, frozen=True):
 
 
 class Proof(Record, frozen=True):
-    """One CPU feature that the compiler must prove: a macro it defines and code it compiles."""
+    """One CPU feature that the compiler must prove: a macro it defines and code it compiles.
+
+    A CPU has it where /proc/cpuinfo lists all words of ``cpuinfo`` among its features; without such
+    words a native compiler is not asked for it.
+    """
 
     feature: Name
     macro: OptionName
     code: Text
+    cpuinfo: tuple[Name, ...] = ()
 
 
 class Refusal(Record, frozen=True):

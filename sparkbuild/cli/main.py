@@ -16,6 +16,7 @@ from sparkbuild import __version__
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
+    from sparkbuild.catalog import Catalog
     from sparkbuild.catalog.records import Backend
     from sparkbuild.pipeline import Request, Session
 
@@ -201,6 +202,12 @@ def probe(
     type=click.Path(path_type=Path),
     help="A folder that CMake configured, whoever did; ENGINE is guessed where it is not given.",
 )
+@click.option("--compiler", metavar="CC", type=click.Path(path_type=Path), help="A C compiler alone.")
+@click.option(
+    "--cpuinfo",
+    metavar="FILE|NAME",
+    help="With --compiler: take another machine's /proc/cpuinfo for this one's; gb10 names a shipped one.",
+)
 @click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @_arch
 @_catalog
@@ -208,12 +215,14 @@ def probe(
 def verify_flags(
     engine: str | None,
     build_dir: Path | None,
+    compiler: Path | None,
+    cpuinfo: str | None,
     backend: Backend,
     arch: str,
     catalogs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Follow each flag from what was asked to what runs: of the last builds, or of a build folder."""
+    """Follow each flag from what was asked to what runs: of the last builds, a build folder, a compiler."""
     from sparkbuild import verify  # noqa: PLC0415
     from sparkbuild.cli import render_journeys  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
@@ -221,6 +230,9 @@ def verify_flags(
 
     with progress() as shown:
         session = _session(catalogs, shown)
+        if compiler:
+            _verify_compiler(compiler, cpuinfo, arch, session.catalog, as_json)
+            return
         if build_dir:
             found = [verify.verify_folder(build_dir, engine, arch, backend, session)]
         else:
@@ -229,6 +241,19 @@ def verify_flags(
     if bad := [f"{v.name}: {text}" for v in found for text in failures(v.flags)]:
         problem = FindingError(f"{len(bad)} required flags are not in force", output="\n".join(bad))
         _finish(problem, as_json)
+
+
+def _verify_compiler(cc: Path, cpuinfo: str | None, arch: str, catalog: Catalog, as_json: bool) -> None:
+    from sparkbuild.cli import render_flags  # noqa: PLC0415
+    from sparkbuild.toolchain.compilers import target_processor  # noqa: PLC0415
+    from sparkbuild.toolchain.fault import try_compiler  # noqa: PLC0415
+
+    toolchain = catalog.toolchain(arch).record
+    proofs = catalog.proofs(target_processor(toolchain))
+    trial = try_compiler(cc, toolchain, catalog.cpuinfo(cpuinfo) if cpuinfo else None, proofs)
+    render_flags.compiler(trial, as_json=as_json)
+    if trial.finding:
+        _finish(FindingError(trial.finding, where=str(trial.cc)), as_json)
 
 
 @cli.command("list")

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -114,8 +114,8 @@ def describe(cc: Path, cxx: Path, toolchain: Toolchain) -> tuple[Compilers, list
     compilers = Compilers(
         cc=cc,
         cxx=cxx,
-        version=_first_line([cc, "--version"]),
-        target=_first_line([cc, "-dumpmachine"]),
+        version=first_line([cc, "--version"]),
+        target=first_line([cc, "-dumpmachine"]),
         cross=is_cross(toolchain),
         digest=sha256_bytes("\n".join(lines).encode()),
         flags=flags,
@@ -124,25 +124,40 @@ def describe(cc: Path, cxx: Path, toolchain: Toolchain) -> tuple[Compilers, list
     return compilers, files
 
 
-def prove(cc: Path, flags: Iterable[str], proofs: Iterable[Proof]) -> tuple[FeatureProof, ...]:
+def prove(
+    cc: Path, flags: Iterable[str], proofs: Iterable[Proof], env: Mapping[str, str] | None = None
+) -> tuple[FeatureProof, ...]:
     """Ask a compiler for each feature's macro and compile each feature's code under ``flags``."""
     wanted = tuple(proofs)
     if not wanted:
         return ()
     flags = tuple(flags)
-    macros = process.run([cc, *flags, "-dM", "-E", "-x", "c", "/dev/null"], check=False).output
+    command: list[process.Word] = [cc, *flags, "-dM", "-E", "-x", "c", "/dev/null"]
+    macros = process.run(command, env=env, check=False).output
     defined = set(re.findall(r"^#define (\w+)", macros, re.MULTILINE))
-    return tuple(_prove_one(cc, flags, proof, defined) for proof in wanted)
+    return tuple(_prove_one(cc, flags, proof, defined, env) for proof in wanted)
 
 
-def _prove_one(cc: Path, flags: tuple[str, ...], proof: Proof, defined: set[str]) -> FeatureProof:
+def _prove_one(
+    cc: Path, flags: tuple[str, ...], proof: Proof, defined: set[str], env: Mapping[str, str] | None
+) -> FeatureProof:
+    compiled, said = compiles(cc, flags, proof.code, env)
+    return FeatureProof(proof.feature, proof.macro in defined, compiled, "" if compiled else said)
+
+
+def compiles(
+    cc: Path, flags: Iterable[str], code: str, env: Mapping[str, str] | None = None
+) -> tuple[bool, str]:
+    """Return whether a compiler makes an object of C code, and its first error, or else warning."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "probe.o")
         command: list[process.Word] = [cc, *flags, "-O2", "-c", "-x", "c", "-", "-o", out]
-        done = process.run(command, stdin=proof.code, cwd=Path(folder), check=False)
+        done = process.run(command, stdin=code, env=env, cwd=Path(folder), check=False)
         compiled = done.returncode == 0 and out.is_file()
-    first = next((line for line in done.errors.splitlines() if "error" in line), "")
-    return FeatureProof(proof.feature, proof.macro in defined, compiled, first)
+    lines = done.errors.splitlines()
+    said = [line for word in ("error:", "warning:") for line in lines if word in line]
+    silence = "" if compiled else f"no object file, {process.reason(done.returncode)}"
+    return compiled, said[0] if said else silence
 
 
 def _prefix(toolchain: Toolchain) -> str:
@@ -156,7 +171,8 @@ def _candidates(toolchain: Toolchain) -> list[tuple[Path, Path]]:
     return [(Path(cc), Path(cxx)) for cc, cxx in found if cc and cxx]
 
 
-def _first_line(command: list[str | Path]) -> str:
+def first_line(command: list[str | Path]) -> str:
+    """Return the first line that a compiler says. Raises MissingError where it says nothing or fails."""
     try:
         return process.run(command).output.splitlines()[0].strip()
     except (process.ProcessError, IndexError) as problem:

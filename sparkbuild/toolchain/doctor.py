@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterator
 from typing import Literal
@@ -13,8 +12,9 @@ from sparkbuild.catalog.records import CudaWheels, Toolchain
 from sparkbuild.errors import SparkbuildError
 from sparkbuild.files import Folders
 from sparkbuild.progress import Silent
-from sparkbuild.toolchain.compilers import Compilers, find_compilers, is_cross, prove, target_processor
+from sparkbuild.toolchain.compilers import Compilers, find_compilers, is_cross, target_processor
 from sparkbuild.toolchain.cuda import find_cuda
+from sparkbuild.toolchain.fault import try_compiler
 
 _NEEDED_GIB = 12  # a CUDA build with its toolkit and source
 
@@ -61,21 +61,14 @@ def _native_detection(toolchain: Toolchain, compilers: Compilers | None) -> Chec
     name = "native detection"
     if compilers is None or not toolchain.proofs:
         return Check(name, "not run", "no compiler, or nothing to prove for this arch")
-    if is_cross(toolchain):
-        here = platform.machine()
-        return Check(
-            name,
-            "not run",
-            f"this machine is {here}; native flags of {target_processor(toolchain)} have no meaning",
-        )
-    lost = {
-        flag: [p.feature for p in prove(compilers.cc, (flag,), toolchain.proofs) if not p.holds]
-        for flag in ("-march=native", "-mcpu=native")
-    }
-    if any(lost.values()):
-        shown = "; ".join(f"{flag} loses {', '.join(names)}" for flag, names in lost.items() if names)
-        return Check(name, "faulty", shown, f"sparkbuild uses {' '.join(compilers.flags)} instead")
-    return Check(name, "ok", "-march=native and -mcpu=native keep every feature with this compiler")
+    try:
+        trial = try_compiler(compilers.cc, toolchain)
+    except SparkbuildError as problem:
+        return Check(name, "not run", f"{problem.what} ({problem.where})", problem.remedy)
+    if trial.fault == "proved":
+        instead = " ".join(compilers.flags) or "what native means"
+        return Check(name, "faulty", trial.reason, f"nothing to do: sparkbuild uses {instead}")
+    return Check(name, "ok" if trial.fault == "disproved" else "not run", trial.reason)
 
 
 def _cuda(toolchain: Toolchain, wheels: CudaWheels, compilers: Compilers | None, folders: Folders) -> Check:

@@ -124,6 +124,20 @@ def test_every_shipped_toolchain_names_wheels_that_exist(shipped: Catalog) -> No
         }
 
 
+def test_every_shipped_feature_can_be_found_in_a_cpuinfo(shipped: Catalog) -> None:
+    proofs = shipped.proofs("aarch64")
+    assert [p.feature for p in proofs] == ["dotprod", "fp16", "i8mm", "bf16", "sve2"]
+    first_core = shipped.cpuinfo("gb10").read_text().partition("\n\n")[0]
+    assert set(re.findall(r"\S+", first_core)) >= {word for p in proofs for word in p.cpuinfo}
+    assert all(p.cpuinfo for p in proofs)
+    assert shipped.proofs("x86_64") == ()
+
+
+def test_the_shipped_cpuinfo_is_of_two_kinds_of_core(shipped: Catalog) -> None:
+    parts = re.findall(r"^CPU part\s*: (\w+)$", shipped.cpuinfo("gb10").read_text(), re.MULTILINE)
+    assert (parts.count("0xd85"), parts.count("0xd87"), len(parts)) == (10, 10, 20)
+
+
 def test_every_shipped_alias_leads_to_its_recipe(shipped: Catalog) -> None:
     for name, shelf in shipped.recipes().items():
         for alias in (name, *shelf.record.aliases):
@@ -309,6 +323,25 @@ def test_later_folders_win(
 def test_toolchains_of_ones_own(write: Write, folders: Folders) -> None:
     root = write(_TOOLCHAIN, "board", "toolchains").parent.parent
     assert Catalog.default(folders, [root]).toolchain("board").path.is_relative_to(root)
+
+
+def test_a_cpuinfo_of_ones_own(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog.default(folders)
+    mine = folders.config / "toolchains/cpuinfo/gb10.cpuinfo"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("Features : fp\n")
+    assert catalog.cpuinfo("gb10") == mine
+    (tmp_path / "copied").write_text("Features : fp\n")
+    monkeypatch.chdir(tmp_path)
+    assert catalog.cpuinfo("copied") == Path("copied")
+
+
+@pytest.mark.parametrize("name", ["gb11", "", ".", "../gb10", "/", "a\0b", "x" * 5000])
+def test_an_unknown_cpuinfo_is_refused(shipped: Catalog, name: str) -> None:
+    with pytest.raises(UsageError, match="no cpuinfo") as caught:
+        shipped.cpuinfo(name)
+    assert caught.value.remedy.endswith("Name a file, or one of: gb10")
+    assert caught.value.remedy.startswith("did you mean gb10?") == (name in ("gb11", "../gb10"))
 
 
 def test_a_folder_that_is_not_there_is_named(
