@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -30,7 +30,7 @@ _SYMBOL = np.dtype(
 )
 _RELOCATION = np.dtype([("at", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 _RELATIVE = {"EM_X86_64": 8, "EM_AARCH64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
-_RUN = re.compile(rb"(?<![^\0])(?:[a-z][a-z0-9_-]{1,40}\0{1,8}){8,}")
+_RUN = re.compile(rb"(?<![^\0])(?:[a-z][a-z0-9_-]{1,40}\0{1,8}){8,2000}")
 _ENOUGH = 2  # anchors that make a run of strings the one that is looked for
 _POINTERS = (".data.rel.ro", ".data.rel.ro.local", ".data", ".rodata")  # the last where nothing moves
 _ENTRY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,20}")
@@ -200,6 +200,7 @@ class _Reader:
                 _add(strings, _whole_strings(whole, data))
                 _add(places, (at + m.start() - offset + address for m in _found(first, data)))
                 run |= dict.fromkeys(self._run(data))
+                _check(run)
         for _, offset, size in self._constants() if run else ():
             for _, data in self._texts(offset, size):
                 ended.update(m[0].decode() for m in _found(ends, data))
@@ -323,8 +324,12 @@ def _found(pattern: re.Pattern[bytes] | None, data: bytes) -> Iterator[re.Match[
 def _add(found: set[T], more: Iterable[T]) -> None:
     for item in more:
         found.add(item)
-        if len(found) > _MOST:
-            raise ValueError("it holds more of the names that are looked for than any real file")
+        _check(found)
+
+
+def _check(found: Collection[object]) -> None:
+    if len(found) > _MOST:
+        raise ValueError("it holds more of the names that are looked for than any real file")
 
 
 def _whole_strings(pattern: re.Pattern[bytes] | None, data: bytes) -> Iterator[str]:
