@@ -34,7 +34,7 @@ def elf_files(path: Path, work: Path) -> list[tuple[str, Path]]:
             raise UsageError(
                 "no such file or folder", where=str(path), remedy="name a file, folder or archive"
             )
-        found = sorted((_shown(name), file) for name, file in _find(path, work))
+        found = sorted((shown(name), file) for name, file in _find(path, work))
     except SourceError as problem:  # an archive's
         raise BinaryError(problem.what, where=problem.where, remedy=problem.remedy) from problem
     except OSError as problem:
@@ -87,7 +87,8 @@ def _refuse(problem: OSError) -> None:
     raise problem
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """Return a file's name as text that can not steer a terminal, whatever bytes it has."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

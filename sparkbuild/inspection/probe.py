@@ -13,7 +13,7 @@ from sparkbuild.catalog import Catalog
 from sparkbuild.errors import FindingError, UsageError, did_you_mean
 from sparkbuild.inspection.facts import FileFacts, file_facts, wanted_names
 from sparkbuild.inspection.features import ALL_QUANTS, State, Verdicts, judge
-from sparkbuild.inspection.gather import elf_files
+from sparkbuild.inspection.gather import elf_files, shown
 from sparkbuild.inspection.live import Contradiction, How, Said, contradictions, listen
 from sparkbuild.progress import Progress
 
@@ -36,7 +36,7 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
     rules = catalog.features().record
     recipes = [shelf.record for shelf in catalog.recipes().values()]
     wanted = wanted_names(rules, recipes)
-    progress.stage(f"read {path}")
+    progress.stage(f"read {shown(str(path))}")
     with tempfile.TemporaryDirectory(prefix="sparkbuild-probe-") as work:
         files = dict(elf_files(path, Path(work)))
         facts = []
