@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -26,6 +27,9 @@ _INTERRUPTED = InterruptedRunError("interrupted", remedy="run the same command a
 def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
     """Run one command and return its exit code; the one place where errors become words."""
     as_json = "--json" in args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         return cli.main(args, prog_name="sparkbuild", standalone_mode=False) or 0
     except SystemExit:  # so click and rich end when the reader of a pipe has gone: no more into that pipe
@@ -186,12 +190,13 @@ def probe(
     how = How(*runners(folders)) if run else None
     with progress() as shown:
         probes = [probing.probe(path, catalog, shown, how) for path in paths]
+    checked = [(p, probing.require(p.verdicts, p.files, w)) for p in probes for w in required]
     render_probe.probed(probes, as_json=as_json, everything=everything)
-    for found in probes:
-        for wanted in required:
-            if problem := probing.require(found.verdicts, found.files, wanted):
-                problem.where = str(found.path)
-                _finish(problem, as_json)
+    if bad := [f"{p.path}: {problem.what}" for p, problem in checked if problem]:
+        problem = FindingError(
+            f"{len(bad)} of {len(checked)} requirements are not met", output="\n".join(bad)
+        )
+        _finish(problem, as_json)
 
 
 @cli.command("verify-flags")

@@ -54,12 +54,13 @@ def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, no
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Table(*heads, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    drawn = Table(*heads, box=None, pad_edge=False)
     for column in drawn.columns:
         column.overflow = "fold"
     for row in rows:
         drawn.add_row(*(c if isinstance(c, Text) else Text(str(c)) for c in row))
     console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(Text(title, style="bold"))  # as the table's own it would fold to the table's width
     console.print(drawn)
     if note:
         console.print(note, style="dim", highlight=False, markup=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkbuild.cli.render import document, table
+from sparkbuild.inspection.gather import shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,7 +29,7 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
         document("probe", probes=[_machine(p) for p in probes])
         return
     for probe in probes:
-        click.secho(f"{probe.path}: {_engine(probe.verdicts)}", bold=True)
+        click.secho(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
         _files(probe.files)
         _findings(probe.verdicts)
         _matrix(probe.verdicts.pairs)
@@ -43,7 +44,7 @@ def _machine(probe: Probe) -> dict[str, object]:
     fields = ("name", "size", "elf", "device_code", "instructions")
     files = [{name: getattr(f, name) for name in fields} for f in probe.files]
     return {
-        "path": probe.path,
+        "path": shown(str(probe.path)),
         "files": files,
         "verdicts": probe.verdicts,
         "said": probe.said,

@@ -5,26 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import msgspec
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.sections import Section as ElfSection
 from elftools.elf.segments import InterpSegment, NoteSegment
 
 from sparkbuild.errors import BinaryError
+from sparkbuild.inspection.runtime import printable
 
 T = TypeVar("T")
 # Counts and links inside a hostile file can make a reader go in circles for years. No real file has
 # more of anything.
 _MOST_SEGMENTS = 256
 _MOST = 1 << 16
+_MOST_BYTES = 1 << 26  # of headers, names and tags that are read of one file
 _MACHINES = {"EM_AARCH64": "aarch64", "EM_X86_64": "x86_64"}
 
 
 class ElfFacts(msgspec.Struct, frozen=True):
-    """What an ELF file says of itself.
+    """What an ELF file says of itself, with nothing in it that could steer a terminal.
 
     ``glibc`` is the highest GLIBC_x.y version among its symbols: the oldest glibc that runs it.
     """
@@ -37,6 +40,18 @@ class ElfFacts(msgspec.Struct, frozen=True):
     interpreter: str = ""
     build_id: str = ""
     glibc: str = ""
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A section's header: ``type`` is pyelftools' name of it, an int where it has none."""
+
+    name: str
+    type: str | int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
 
 
 def is_elf(path: Path) -> bool:
@@ -58,10 +73,43 @@ def read_elf(path: Path) -> ElfFacts:
 
 def open_elf(file: IO[bytes]) -> ELFFile:
     """Return a file's reader. Raises ValueError when it claims more parts than any real file has."""
-    elf = ELFFile(file)
+    elf = _Elf(cast("IO[bytes]", _Frugal(file)))
     if elf.num_segments() > _MOST_SEGMENTS or elf.num_sections() > _MOST:
         raise ValueError(f"it claims {elf.num_segments()} segments and {elf.num_sections()} sections")
     return elf
+
+
+def sections(elf: ELFFile) -> list[Section]:
+    """Return a file's sections. Raises ValueError when they overlap, which they never may (System V ABI)."""
+    fields = ("sh_type", "sh_flags", "sh_addr", "sh_offset", "sh_size", "sh_link")
+    found = [Section(s.name, *(s[f] for f in fields)) for s in elf.iter_sections()]
+    if sum(s.size for s in found if s.type not in ("SHT_NOBITS", "SHT_NULL")) > elf.stream_len:
+        raise ValueError("its sections overlap, or reach beyond the file")
+    return found
+
+
+class _Elf(ELFFile):
+    """A reader that leaves hash tables alone: pyelftools keeps every number of them."""
+
+    def _make_section(self, header: Any) -> ElfSection:  # noqa: ANN401 - theirs
+        if header["sh_type"] in ("SHT_HASH", "SHT_GNU_HASH"):
+            return ElfSection(header, self._get_section_name(header), self)
+        return super()._make_section(header)
+
+
+class _Frugal:
+    """A file that can be read up to a limit: one name in it may be as long as the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._left = file, _MOST_BYTES
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(min(size, self._left + 1))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("its headers take more bytes than those of any real file")
+        return data
 
 
 def _facts(elf: ELFFile) -> ElfFacts:
@@ -79,10 +127,10 @@ def _facts(elf: ELFFile) -> ElfFacts:
     return ElfFacts(
         machine=_MACHINES.get(machine, str(machine)),
         kind="executable" if interpreter else "library",
-        soname="".join(words.get("DT_SONAME", [])),
-        needed=tuple(words.get("DT_NEEDED", [])),
-        runpath=":".join(words.get("DT_RUNPATH", []) + words.get("DT_RPATH", [])),
-        interpreter=interpreter,
+        soname=printable("".join(words.get("DT_SONAME", []))),
+        needed=tuple(printable(n) for n in words.get("DT_NEEDED", [])),
+        runpath=printable(":".join(words.get("DT_RUNPATH", []) + words.get("DT_RPATH", []))),
+        interpreter=printable(interpreter),
         build_id=build_id,
         glibc=glibc.removeprefix("GLIBC_"),
     )

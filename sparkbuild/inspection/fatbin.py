@@ -8,19 +8,22 @@ read off the output of nvcc 13.0 and compared with cuobjdump's listing of the sa
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.elf import open_elf
+from sparkbuild.inspection.elf import open_elf, sections
 
 _SECTIONS = (".nv_fatbin", "__nv_relfatbin")
-_MAGIC = 0xBA55ED50
+_MAGIC = (0xBA55ED50).to_bytes(4, "little")
+_WINDOW = 1 << 20  # bytes that are searched at once
+_MOST = 1 << 12  # different names
 _HEADER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQ12xI8xQ")  # kind, version, header size, payload size, arch, flags
 _PREFIX = {1: "compute_", 2: "sm_"}  # PTX, cubin
@@ -43,16 +46,17 @@ class DeviceCode(msgspec.Struct, frozen=True):
 def device_code(path: Path) -> tuple[DeviceCode, ...]:
     """Return the device code of a binary, most frequent first; none when it has no fat binary.
 
-    The file is mapped, not read: only entry headers are touched. Raises BinaryError.
+    Only headers, and what lies between fat binaries, are read. Raises BinaryError.
     """
+    found: Counter[tuple[str, bool]] = Counter()
     try:
         with path.open("rb") as file:
-            sections = [s for s in open_elf(file).iter_sections() if s.name in _SECTIONS]
-            if not sections:
-                return ()
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                places = [(s["sh_offset"], s["sh_offset"] + s["sh_size"]) for s in sections]
-                found = Counter(entry for begin, end in places for entry in _entries(data, begin, end))
+            for section in sections(open_elf(file)):
+                if section.name in _SECTIONS:
+                    for entry in _entries(file, section.offset, section.offset + section.size):
+                        found[entry] += 1
+                        if len(found) > _MOST:
+                            raise ValueError("it claims more kinds of device code than there are")  # noqa: TRY301
     except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"its device code can not be read: {problem}", where=str(path), remedy="build or fetch it again"
@@ -66,25 +70,42 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
     )
 
 
-def _entries(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[str, bool]]:
+def _entries(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[str, bool]]:
     """Yield name and whether compressed of each entry between two offsets. Raises ValueError."""
-    if end > len(data):
+    if end > os.fstat(file.fileno()).st_size:
         raise ValueError("a section reaches beyond the file")
-    at = data.find(_MAGIC.to_bytes(4, "little"), begin, end)
-    while at >= 0:
-        _, _, header, size = _HEADER.unpack_from(data, at)
-        stop = at + header + size
-        if header < _HEADER.size or stop > end:
+    while (at := _find(file, begin, end)) >= 0:
+        _, _, header, size = _read(file, at, _HEADER)
+        begin = at + header + size
+        if header < _HEADER.size or begin > end:
             raise ValueError(f"a fat binary at offset {at} reaches beyond its section")
-        yield from _entries_of_one(data, at + header, stop)
-        at = data.find(_MAGIC.to_bytes(4, "little"), stop, end)
+        yield from _entries_of_one(file, at + header, begin)
 
 
-def _entries_of_one(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[str, bool]]:
+def _entries_of_one(file: IO[bytes], at: int, stop: int) -> Iterator[tuple[str, bool]]:
     while at < stop:
-        kind, _, header, size, arch, flags = _ENTRY.unpack_from(data, at)
+        kind, _, header, size, arch, flags = _read(file, at, _ENTRY)
         if header < _ENTRY.size or at + header + size > stop:
             raise ValueError(f"an entry at offset {at} reaches beyond its fat binary")
         suffix = "".join(text for bit, text in _SUFFIX.items() if flags & bit)
         yield f"{_PREFIX.get(kind, f'kind{kind}_')}{arch}{suffix}", bool(flags & _COMPRESSED)
         at += header + size
+
+
+def _find(file: IO[bytes], at: int, end: int) -> int:
+    """Return the offset of the next fat binary, -1 for none. The next is near, as a rule."""
+    step = 1 << 10
+    while at + len(_MAGIC) <= end:
+        file.seek(at)
+        block = file.read(min(step, end - at))
+        place = block.find(_MAGIC)
+        if place >= 0:
+            return at + place
+        at += len(block) - len(_MAGIC) + 1
+        step = min(2 * step, _WINDOW)
+    return -1
+
+
+def _read(file: IO[bytes], at: int, layout: struct.Struct) -> tuple[int, ...]:
+    file.seek(at)
+    return layout.unpack(file.read(layout.size))

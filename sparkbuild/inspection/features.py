@@ -20,6 +20,7 @@ State = Literal["present", "absent", "unknown"]
 # ggml_type's first values, the same in every fork, for a binary whose own table is not found.
 _TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
 _SHOWN = 6
+ALL_QUANTS = "fa_all_quants"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -136,7 +137,7 @@ class _Judged:
 
     def _visible(self, evidence: Evidence, file: FileFacts) -> bool:
         """Return whether this evidence would be found in the file, were it there."""
-        if evidence.device_code:
+        if evidence.device_code or evidence.needs:
             return True
         if evidence.instruction:
             return evidence.instruction in TELLABLE.get(file.elf.machine, ())
@@ -221,7 +222,7 @@ def _type(number: int, table: Sequence[str]) -> str:
 def _all_quants(judged: _Judged) -> Finding:
     """Return whether each pair of the usual KV cache types has a FlashAttention kernel."""
     rules = judged.rules.attention
-    name, title = "fa_all_quants", "FlashAttention kernels for all KV cache types"
+    name, title = ALL_QUANTS, "FlashAttention kernels for all KV cache types"
     carrier = judged.found[rules.carrier]
     wanted = {Pair(rules.head, k, v) for k in rules.types for v in rules.types}
     have = wanted & set(judged.pairs)
@@ -232,8 +233,9 @@ def _all_quants(judged: _Judged) -> Finding:
         return Finding(name, title, "gpu", carrier.state, (), f"its {carrier.title} is {carrier.state}")
     if not judged.pairs:
         return Finding(name, title, "gpu", "unknown", (), "no FlashAttention kernel has a known name")
-    lost = ", ".join(f"{p.k}/{p.v}" for p in sorted(wanted - have)[:_SHOWN])
-    return Finding(name, title, "gpu", "absent", (f"{counted}; without {lost} and others",))
+    lost = [f"{p.k}/{p.v}" for p in sorted(wanted - have)]
+    shown = ", ".join(lost[:_SHOWN]) + (" and others" if len(lost) > _SHOWN else "")
+    return Finding(name, title, "gpu", "absent", (f"{counted}; without {shown}",))
 
 
 def _models(files: Sequence[FileFacts], rules: Features) -> tuple[tuple[Model, ...], str]:

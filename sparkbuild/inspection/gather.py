@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from sparkbuild.archives import extract
 from sparkbuild.errors import BinaryError, SourceError, UsageError
@@ -14,20 +15,26 @@ _LINKED = (2, 3)  # ET_EXEC, ET_DYN: what a linker made; a build folder's object
 _TYPE_AT = 16
 _AR = b"!<arch>\n"
 _AR_HEADER = 60  # bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2; see ar(5)
-_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd")
+_MOST_MEMBERS = 100_000
+_BLOCK = 1 << 20
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_ZSTD = b"(\xb5/\xfd"
 _TAR = (257, b"ustar")
 
 
 def elf_files(path: Path, work: Path) -> list[tuple[str, Path]]:
     """Return (name, file) of each ELF file that ``path`` is or holds, sorted by name.
 
-    Names are relative to ``path``. Archives are unpacked into ``work``. Of a folder only linked
-    files count, each once however many links name it. Raises BinaryError when there is none.
+    Names are relative to ``path``, with nothing in them that could steer a terminal. Archives are
+    unpacked into ``work``. Of a folder only linked files count, each once however many links name it.
+    Raises UsageError when there is no such path, BinaryError when it holds none or can not be read.
     """
-    if not path.exists():
-        raise UsageError("no such file or folder", where=str(path), remedy="name a file, folder or archive")
     try:
-        found = sorted(_find(path, work))
+        if not path.exists():
+            raise UsageError(
+                "no such file or folder", where=str(path), remedy="name a file, folder or archive"
+            )
+        found = sorted((shown(name), file) for name, file in _find(path, work))
     except SourceError as problem:  # an archive's
         raise BinaryError(problem.what, where=problem.where, remedy=problem.remedy) from problem
     except OSError as problem:
@@ -46,10 +53,14 @@ def elf_files(path: Path, work: Path) -> list[tuple[str, Path]]:
 def _find(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
     if path.is_dir():
         yield from _walk(path)
+    elif not path.is_file():  # a pipe would be waited for
+        raise BinaryError("neither a file nor a folder", where=str(path), remedy="name a file or a folder")
     elif is_elf(path):
         yield path.name, path
     elif _begins(path, 0, _AR):
         yield from _members(path, work)
+    elif _begins(path, 0, _ZSTD):
+        raise BinaryError("an archive of zstd, which can not be read", where=str(path), remedy="unpack it")
     else:
         if not (any(_begins(path, 0, m) for m in _ARCHIVES) or _begins(path, *_TAR)):
             raise BinaryError(
@@ -60,12 +71,26 @@ def _find(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder, folders, names in os.walk(root):
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=_refuse):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "CMakeFiles"]  # its own trials
-        for name in names:
+        for name in sorted(names):
             path = Path(folder, name)
             if not path.is_symlink() and path.is_file() and _is_linked(path):
-                yield str(path.relative_to(root)), path
+                stat = path.stat()
+                if (same := (stat.st_dev, stat.st_ino)) not in seen:
+                    seen.add(same)
+                    yield str(path.relative_to(root)), path
+
+
+def _refuse(problem: OSError) -> None:
+    raise problem
+
+
+def shown(name: str) -> str:
+    """Return a file's name as text that can not steer a terminal, whatever bytes it has."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_linked(path: Path) -> bool:
@@ -86,7 +111,7 @@ def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
     """Unpack the ELF members of a static library; their names may repeat, so they get numbers."""
     with path.open("rb") as file:
         at, number, size = len(_AR), 0, path.stat().st_size
-        while at + _AR_HEADER <= size:
+        while at < size:
             file.seek(at)
             head = file.read(_AR_HEADER)
             if head[58:] != b"`\n" or not head[48:58].strip().isdigit():
@@ -94,9 +119,18 @@ def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
             length = int(head[48:58])
             if at + _AR_HEADER + length > size:
                 raise BinaryError("not a whole static library: it ends in a member", where=str(path))
-            data = file.read(length)
-            if data[:4] == b"\x7fELF":
+            if number > _MOST_MEMBERS:
+                raise BinaryError("not a real static library: it has too many members", where=str(path))
+            if file.read(4) == b"\x7fELF":
                 member = work / f"{number}.o"
-                member.write_bytes(data)
+                file.seek(-4, os.SEEK_CUR)
+                _copy(file, length, member)
                 yield f"{path.name}({number})", member
             at, number = at + _AR_HEADER + length + length % 2, number + 1
+
+
+def _copy(file: IO[bytes], length: int, target: Path) -> None:
+    with target.open("wb") as out:
+        while block := file.read(min(length, _BLOCK)):
+            out.write(block)
+            length -= len(block)

@@ -9,33 +9,40 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.elf import open_elf
+from sparkbuild.inspection.elf import Section, open_elf, sections
 
+T = TypeVar("T")
 _WINDOW, _OVERLAP = 1 << 22, 1 << 16
+# A hostile file can hold what is looked for without end. No real one has more, or longer names.
+_MOST, _LONGEST = 1 << 15, 1 << 12
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("at", "<u8"), ("size", "<u8")]
 )
 _RELOCATION = np.dtype([("at", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 _RELATIVE = {"EM_X86_64": 8, "EM_AARCH64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
-_RUN = re.compile(rb"(?<![^\0])(?:[a-z][a-z0-9_-]{1,40}\0{1,8}){8,}")
+_RUN = re.compile(rb"(?<![^\0])(?:[a-z][a-z0-9_-]{1,40}\0{1,8}){8,2000}")
 _ENOUGH = 2  # anchors that make a run of strings the one that is looked for
-_POINTERS = (".data.rel.ro", ".data.rel.ro.local", ".data")
+_POINTERS = (".data.rel.ro", ".data.rel.ro.local", ".data", ".rodata")  # the last where nothing moves
 _ENTRY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,20}")
-_TEXT = re.compile(rb"[\x20-\x7e\n\t]{3,}(?=\0)")
+# Begins where printable bytes begin and never goes back: else a long text is read again for each byte.
+_TEXT = re.compile(rb"(?<![\x20-\x7e\n\t])[\x20-\x7e\n\t]{3,4096}+(?=\0)")
 _WORD = re.compile(rb"[^\0]+")
 _STRIDES = range(8, 264, 8)
 _TABLE = 256  # entries of a table of names, at most
+_TABLES = 64  # places that may be the beginning of the table, at most
 
 Span = tuple[int, int]
+Addresses = npt.NDArray[np.uint64]
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -76,10 +83,16 @@ class Names(msgspec.Struct, frozen=True):
 
 
 def read_names(path: Path, wanted: Wanted) -> Names:
-    """Return the names in an ELF file that are looked for. Raises BinaryError."""
+    """Return the names in an ELF file that are looked for. Raises BinaryError.
+
+    Only 64-bit little-endian files are read; in others nothing is found, and nothing is complete.
+    """
     try:
         with path.open("rb") as file:
-            return _Reader(file, wanted).names()
+            elf = open_elf(file)
+            if elf.elfclass != 64 or not elf.little_endian:  # noqa: PLR2004 - bits
+                return Names()
+            return _Reader(file, elf, wanted).names()
     except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
         raise BinaryError(
             f"its names can not be read: {problem}", where=str(path), remedy="build or fetch it again"
@@ -89,22 +102,25 @@ def read_names(path: Path, wanted: Wanted) -> Names:
 class _Reader:
     """One open file: its sections, and where an address lies in it."""
 
-    def __init__(self, file: IO[bytes], wanted: Wanted) -> None:
-        self.file = file
-        self.wanted = wanted
+    def __init__(self, file: IO[bytes], elf: ELFFile, wanted: Wanted) -> None:
+        self.file, self.wanted = file, wanted
         self.size = file.seek(0, 2)
-        self.elf: ELFFile = open_elf(file)
-        self.sections: list[Any] = list(self.elf.iter_sections())
+        self.relative = _RELATIVE.get(str(elf.header.e_machine))
+        self.sections = sections(elf)
         self.loads: list[tuple[int, int, int]] = [
             (s["p_vaddr"], s["p_filesz"], s["p_offset"])
-            for s in self.elf.iter_segments()
+            for s in elf.iter_segments()
             if s["p_type"] == "PT_LOAD"
         ]
 
     def names(self) -> Names:
         symbols, calls, variables = self._symbols()
         strings, run, ends, first = self._strings()
-        pointers = self._pointers()
+        starts = self._starts(first)
+        length = _TABLE * _STRIDES[-1]
+        pointers = self._pointers(
+            [*((at, at + 1) for at in variables.values()), *((at, at + length) for at in starts)]
+        )
         number, text = self._values(variables, pointers)
         return Names(
             symbols=symbols,
@@ -112,10 +128,10 @@ class _Reader:
             strings=strings,
             run=run,
             ends=ends,
-            table=self._table(first, pointers),
+            table=self._table(starts, pointers),
             number=number,
             text=text,
-            complete=any(s["sh_type"] == "SHT_SYMTAB" for s in self.sections),
+            complete=any(s.type == "SHT_SYMTAB" for s in self.sections),
         )
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -140,28 +156,31 @@ class _Reader:
         defined: set[str] = set()
         called: set[str] = set()
         places: dict[str, int] = {}
-        for section in self.sections:
-            if pattern is None or section["sh_type"] not in ("SHT_SYMTAB", "SHT_DYNSYM"):
-                continue
+        if pattern is None:
+            return (), (), places
+        tables = [s for s in self.sections if s.type in ("SHT_SYMTAB", "SHT_DYNSYM")]
+        if len({s.type for s in tables}) != len(tables):
+            raise ValueError("it has two symbol tables of one kind")
+        for section in tables:
             for name, symbol in self._matching(section, pattern):
-                (defined if symbol["section"] else called).add(name)
+                _add(defined if symbol["section"] else called, [name])
                 if name in variables and symbol["section"]:
                     places[name] = int(symbol["at"])
         return tuple(sorted(defined)), tuple(sorted(called - defined)), places
 
-    def _matching(self, section: Any, pattern: re.Pattern[bytes]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    def _matching(self, section: Section, pattern: re.Pattern[bytes]) -> Iterator[tuple[str, Any]]:
         """Yield name and row of each symbol of a table that the pattern matches."""
-        names = self.elf.get_section(section["sh_link"])
-        begin, size = names["sh_offset"], names["sh_size"]
-        for _, data in self._windows(section["sh_offset"], section["sh_size"], _SYMBOL.itemsize):
+        names = self.sections[section.link]
+        for _, data in self._windows(section.offset, section.size, _SYMBOL.itemsize):
             table = np.frombuffer(data, _SYMBOL, len(data) // _SYMBOL.itemsize)
             order = np.argsort(table["name"], kind="stable")
             offsets = table["name"][order]
-            for at, text in self._windows(begin, size):
-                low, high = np.searchsorted(offsets, [at - begin, at - begin + _WINDOW])
+            for at, text in self._windows(names.offset, names.size):
+                begin = at - names.offset
+                low, high = np.searchsorted(offsets, [begin, begin + _WINDOW])
                 for place, row in zip(offsets[low:high].tolist(), order[low:high].tolist(), strict=True):
-                    start = place - (at - begin)
-                    name = text[start : text.find(b"\0", start)]
+                    start = place - begin
+                    name = text[start : text.find(b"\0", start, start + _LONGEST)]
                     if pattern.fullmatch(name):
                         yield name.decode("utf-8", "backslashreplace"), table[row]
 
@@ -177,13 +196,23 @@ class _Reader:
         run: dict[str, None] = {}
         places: set[int] = set()
         for address, offset, size in self._constants():
-            for at, data in self._windows(offset, size):
-                strings.update(_whole_strings(whole, data))
-                places.update(at + m.start() - offset + address for m in _found(first, data))
+            for at, data in self._texts(offset, size):
+                _add(strings, _whole_strings(whole, data))
+                _add(places, (at + m.start() - offset + address for m in _found(first, data)))
                 run |= dict.fromkeys(self._run(data))
+                _check(run)
         for _, offset, size in self._constants() if run else ():
-            ended.update(m[0].decode() for _, data in self._windows(offset, size) for m in _found(ends, data))
+            for _, data in self._texts(offset, size):
+                ended.update(m[0].decode() for m in _found(ends, data))
         return tuple(sorted(strings)), tuple(run), tuple(sorted(ended)), places
+
+    def _texts(self, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """Yield windows that begin with a whole string: the window before has seen the cut one."""
+        whole = True
+        for at, data in self._windows(begin, size):
+            skip = 0 if whole else data.find(b"\0") + 1
+            yield at + skip, data[skip:]
+            whole = data[_WINDOW - 1 : _WINDOW] == b"\0"
 
     def _run(self, data: bytes) -> Iterator[str]:
         """Yield the words of every run of lower-case words that holds enough anchors."""
@@ -196,10 +225,12 @@ class _Reader:
     def _constants(self) -> Iterator[tuple[int, int, int]]:
         """Yield (address, offset, size) of read-only data; of every segment where no section says."""
         found = [
-            (s["sh_addr"], s["sh_offset"], s["sh_size"])
+            (s.address, s.offset, s.size)
             for s in self.sections
-            if s["sh_type"] == "SHT_PROGBITS" and s.name.startswith(".rodata")
+            if s.type == "SHT_PROGBITS" and s.name.startswith(".rodata")
         ]
+        if not self.sections and sum(size for _, size, _ in self.loads) > self.size:
+            raise ValueError("its segments overlap, or reach beyond the file")
         yield from found or [(address, offset, size) for address, size, offset in self.loads]
 
     # -- pointers, variables, tables -------------------------------------------------------------
@@ -212,27 +243,44 @@ class _Reader:
         raw = self._read(offset, 256).partition(b"\0")[0] if offset is not None else b""
         return raw.decode() if raw.isascii() and raw.decode().isprintable() else ""
 
-    def _pointers(self) -> dict[int, int]:
-        """Return address -> what it points to: what the loader relocates, else the word in the file."""
-        if not self.wanted.table and not self.wanted.variables:
-            return {}
-        found: dict[int, int] = {}
+    def _links(self) -> Iterator[tuple[bool, Addresses, Addresses]]:
+        """Yield places and what they point to, in pieces; and whether the loader itself writes it there.
+
+        Else it is the word in the file, where that can be an address.
+        """
         low = max(1, min((a for a, _, _ in self.loads), default=1))
         high = max((a + size for a, size, _ in self.loads), default=1)
-        relative = _RELATIVE.get(str(self.elf.header.e_machine))
-        for section in self.sections:
-            if section["sh_type"] == "SHT_RELA" and section["sh_flags"] & 2:  # allocated: the loader's own
-                for _, data in self._windows(section["sh_offset"], section["sh_size"], _RELOCATION.itemsize):
+        for s in self.sections:
+            if s.type == "SHT_RELA" and s.flags & 2 and self.relative:  # allocated: the loader's own
+                for _, data in self._windows(s.offset, s.size, _RELOCATION.itemsize):
                     rows = np.frombuffer(data, _RELOCATION, len(data) // _RELOCATION.itemsize)
-                    rows = rows[(rows["info"] & 0xFFFFFFFF) == relative]
-                    found.update(zip(rows["at"].tolist(), rows["addend"].tolist(), strict=True))
-            elif section.name in _POINTERS and section["sh_type"] == "SHT_PROGBITS":
-                for at, data in self._windows(section["sh_offset"], section["sh_size"], 8):
+                    rows = rows[(rows["info"] & 0xFFFFFFFF) == self.relative]
+                    yield True, rows["at"], rows["addend"].view("<u8")
+            elif s.name in _POINTERS and s.type == "SHT_PROGBITS":
+                for at, data in self._windows(s.offset, s.size, 8):
                     words = np.frombuffer(data, "<u8", len(data) // 8)
-                    base = section["sh_addr"] + at - section["sh_offset"]
                     places = np.flatnonzero((words >= low) & (words < high))
-                    for i in places.tolist():
-                        found.setdefault(base + i * 8, int(words[i]))
+                    base = s.address + at - s.offset
+                    yield False, places.astype(np.uint64) * 8 + base, words[places]
+
+    def _starts(self, first: set[int]) -> list[int]:
+        """Return the places that point to the table's first name, the first ones of many."""
+        found: set[int] = set()
+        names = np.array(sorted(first), np.uint64)
+        for _, places, targets in self._links() if first else ():
+            found.update(places[np.isin(targets, names)][:_TABLES].tolist())
+        return sorted(found)[:_TABLES]
+
+    def _pointers(self, near: list[Span]) -> dict[int, int]:
+        """Return address -> what it points to, of the aligned addresses within the spans."""
+        found: dict[int, int] = {}
+        for sure, places, targets in self._links() if near else ():
+            keep = np.zeros(len(places), bool)
+            for low, high in near:
+                keep |= (places >= low) & (places < high)
+            keep &= places % 8 == 0
+            pairs = dict(zip(places[keep].tolist(), targets[keep].tolist(), strict=True))
+            found = found | pairs if sure else pairs | found
         return found
 
     def _values(self, places: dict[str, int], pointers: dict[int, int]) -> tuple[int | None, str]:
@@ -244,9 +292,9 @@ class _Reader:
         value = int(struct.unpack("<i", raw)[0]) if len(raw) == 4 else None  # noqa: PLR2004 - an int
         return value, self._text(pointers.get(text, 0)) if text is not None else ""
 
-    def _table(self, first: set[int], pointers: dict[int, int]) -> tuple[str, ...]:
+    def _table(self, starts: list[int], pointers: dict[int, int]) -> tuple[str, ...]:
         """Return the names of an array of records that each begin with a pointer to a name."""
-        for start in sorted(at for at, to in pointers.items() if to in first):
+        for start in starts:
             for stride in _STRIDES:
                 begin = [
                     self._text(pointers.get(start + i * stride, 0)) for i in range(len(self.wanted.table))
@@ -273,12 +321,23 @@ def _found(pattern: re.Pattern[bytes] | None, data: bytes) -> Iterator[re.Match[
     return pattern.finditer(data) if pattern else iter(())
 
 
+def _add(found: set[T], more: Iterable[T]) -> None:
+    for item in more:
+        found.add(item)
+        _check(found)
+
+
+def _check(found: Collection[object]) -> None:
+    if len(found) > _MOST:
+        raise ValueError("it holds more of the names that are looked for than any real file")
+
+
 def _whole_strings(pattern: re.Pattern[bytes] | None, data: bytes) -> Iterator[str]:
     """Yield the C strings that the pattern matches.
 
     A number before a string can look like text: so a mangled name may begin within one.
     """
     for text in _TEXT.findall(data) if pattern else ():
-        for part in (text, text[text.rfind(b"_Z") :]):
+        for part in (text, text[max(0, text.find(b"_Z")) :]):
             if pattern and pattern.fullmatch(part):
                 yield part.decode()

@@ -12,8 +12,8 @@ import msgspec
 from sparkbuild.catalog import Catalog
 from sparkbuild.errors import FindingError, UsageError, did_you_mean
 from sparkbuild.inspection.facts import FileFacts, file_facts, wanted_names
-from sparkbuild.inspection.features import Verdicts, judge
-from sparkbuild.inspection.gather import elf_files
+from sparkbuild.inspection.features import ALL_QUANTS, State, Verdicts, judge
+from sparkbuild.inspection.gather import elf_files, shown
 from sparkbuild.inspection.live import Contradiction, How, Said, contradictions, listen, with_models
 from sparkbuild.progress import Progress
 
@@ -36,7 +36,7 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
     rules = catalog.features().record
     recipes = [shelf.record for shelf in catalog.recipes().values()]
     wanted = wanted_names(rules, recipes)
-    progress.stage(f"read {path}")
+    progress.stage(f"read {shown(str(path))}")
     with tempfile.TemporaryDirectory(prefix="sparkbuild-probe-") as work:
         files = dict(elf_files(path, Path(work)))
         facts = []
@@ -46,7 +46,7 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
         verdicts = judge(facts, rules, recipes)
         if not how:
             return Probe(path, tuple(facts), verdicts)
-        progress.stage(f"run what can be run of {path}")
+        progress.stage(f"run what can be run of {shown(str(path))}")
         names = [m.name for m in verdicts.models]
         said = listen(files, facts, rules, names, how, Path(work))
     against = contradictions(verdicts, rules, said)
@@ -61,7 +61,7 @@ def require(verdicts: Verdicts, files: Sequence[FileFacts], wanted: str) -> Find
     """
     kind, colon, name = wanted.partition(":")
     answers: dict[str, Callable[[], str]] = {
-        "model": lambda: next((m.state for m in verdicts.models if m.name == name), "absent"),
+        "model": lambda: _model_state(verdicts, name),
         "option": lambda: "present" if name in verdicts.options else "absent",
         "kv": lambda: _pair_state(verdicts, name),
     }
@@ -80,10 +80,16 @@ def require(verdicts: Verdicts, files: Sequence[FileFacts], wanted: str) -> Find
     return None if state == "present" else FindingError(f"{wanted} is {state}")
 
 
-def _pair_state(verdicts: Verdicts, text: str) -> str:
+def _model_state(verdicts: Verdicts, name: str) -> State:
+    default: State = "absent" if verdicts.models else "unknown"
+    return next((m.state for m in verdicts.models if m.name == name), default)
+
+
+def _pair_state(verdicts: Verdicts, text: str) -> State:
     match = re.fullmatch(r"(?P<k>\w+)/(?P<v>\w+)(?:@(?P<head>\d+))?", text)
     if not match:
         raise UsageError(f"not a pair: {text!r}", where="--require", remedy="write kv:q4_0/q8_0@128")
     head = int(match["head"] or 128)
-    found = any((p.head, p.k, p.v) == (head, match["k"], match["v"]) for p in verdicts.pairs)
-    return "present" if found else "absent"
+    if any((p.head, p.k, p.v) == (head, match["k"], match["v"]) for p in verdicts.pairs):
+        return "present"
+    return "absent" if verdicts.pairs else verdicts.state(ALL_QUANTS)  # unknown where no kernel has a name
