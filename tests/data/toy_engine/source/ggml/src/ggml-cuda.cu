@@ -2,8 +2,8 @@
 
 #include <cuda_runtime.h>
 
-#define TEXT_OF(x) #x
-#define TEXT(x) TEXT_OF(x)
+#define TEXT_OF(...) #__VA_ARGS__
+#define TEXT(...) TEXT_OF(__VA_ARGS__)
 
 __global__ void twice(float *values) { values[threadIdx.x] *= 2.0f; }
 
