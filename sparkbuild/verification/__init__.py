@@ -317,7 +317,7 @@ def _built(flag: Definition, shown: Shown, on: bool, seen: Seen) -> Stage:
             on,
             {f.name: (f.state, "; ".join(f.evidence) or f.reason) for f in seen.verdicts.findings},
         )
-    if seen.changed and stage.state == "held":
+    if seen.changed and stage.state in ("held", "unknown"):
         return Stage("binary", "lost", f"not the file that was built: {', '.join(seen.changed)}")
     return stage
 
