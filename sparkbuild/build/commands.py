@@ -17,7 +17,7 @@ from sparkbuild import process
 from sparkbuild.errors import ConfigureError
 from sparkbuild.planning import Plan
 
-_MARCH = re.compile(r"-m(?:arch|cpu)=([^\s,'\"]+)")
+_MARCH = re.compile(r"-m(arch|cpu)=([^\s,'\"]+)")
 _CUDA_ARCH = re.compile(r"(?:compute|sm)_(\d+[af]?)")
 
 
@@ -42,9 +42,12 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def march(self) -> str:
-        """The last -march or -mcpu, which is the one that counts; empty when there is none."""
-        found = _MARCH.findall(self.command)
-        return found[-1] if found else ""
+        """The last -march, else the last -mcpu, which is what counts; empty when there is none.
+
+        GCC's documentation of -mcpu: a -march takes precedence, whichever comes first.
+        """
+        found: dict[str, str] = dict(_MARCH.findall(self.command))
+        return found.get("arch") or found.get("cpu", "")
 
     @property
     def cuda_archs(self) -> frozenset[str]:

@@ -144,11 +144,19 @@ def replaced(build_dir: Path) -> tuple[str, ...]:
     for output, (began, took) in steps.items():
         path = build_dir / output
         linked = ".so" in path.name or not path.suffix
-        if not linked or not began or path.is_symlink() or not path.is_file():
+        if not linked or not began or path.is_symlink() or not _is_elf(path):
             continue
         if not began - _SLACK <= path.stat().st_mtime <= began + took + _SLACK:
             changed.append(output)
     return tuple(sorted(changed))
+
+
+def _is_elf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
 
 
 class _Costs:

@@ -35,6 +35,7 @@ _OWN = {_TYPE: Shown(command="-O3 .*-DNDEBUG|-DNDEBUG .*-O3")}
 _OFF = {"OFF", "NO", "FALSE", "N", "0", "", "IGNORE", "NOTFOUND"}
 _FEW = 3
 _COMPILED = 5  # stages that end with the compiler
+_SHOWING = ("commands", "binary", "run time")
 CMAKE_OWN = ("CMAKE_", "CUDAToolkit_", "BUILD_", "GIT_")
 
 
@@ -49,9 +50,9 @@ class Stage(msgspec.Struct, frozen=True):
 class Journey(msgspec.Struct, frozen=True):
     """A flag and its stages, in their order.
 
-    ``verdict``: "in force" when the commands, the compiler, the binary or the running program show
-    it; "set" when only CMake's cache does and nothing else can; "lost" with ``lost_at``, the first
-    stage that contradicts; else "unknown".
+    ``verdict``: "in force" when the commands, the binary or the running program show it; "set" when
+    only CMake's cache does and nothing else can; "lost" with ``lost_at``, the first stage that
+    contradicts; else "unknown". A compiler that gives a feature does not show that it was asked for.
     """
 
     flag: str
@@ -133,7 +134,7 @@ def _journey(flag: Definition, seen: Seen, earlier: tuple[Stage, ...]) -> Journe
         _running(flag, shown, on, seen),
     )
     lost = next((s.name for s in stages if s.state == "lost"), "")
-    late = [s.state for s in stages[3:] if s.state != "none"]
+    late = [s.state for s in stages if s.name in _SHOWING and s.state != "none"]
     verdict: Literal["in force", "set", "lost", "unknown"] = "unknown"
     if lost:
         verdict = "lost"
@@ -171,16 +172,35 @@ def _cached(flag: Definition, seen: Seen) -> Stage:
     if seen.cache is None:
         return Stage("cache", "unknown", seen.why.get("cache", "no CMake cache"))
     entry = seen.cache.get(flag.name)
-    only = ""
-    if (given := seen.environment.get(flag.name)) is not None:
-        only = f"; it is set to {given!r} in the environment, where CMake does not look"
     if (entry is None or not same(entry, flag.value)) and (by := _other_name(flag, seen)):
         return Stage("cache", "held", f"by its other name, {by}")
     if entry is None:
-        return Stage("cache", "lost", f"not in the cache{only}")
+        return Stage("cache", "lost", f"not in the cache{_in_environment(flag, seen)}")
     if not same(entry, flag.value):
-        return Stage("cache", "lost", f"{entry.value or 'empty'} in the cache{only}")
-    return Stage("cache", "held", entry.value)
+        return Stage("cache", "lost", f"{entry.value or 'empty'} in the cache{_in_environment(flag, seen)}")
+    if entry.type != "UNINITIALIZED" or flag.name.startswith(CMAKE_OWN):
+        return Stage("cache", "held", entry.value)
+    return _undeclared(flag, entry, seen.options)
+
+
+def _undeclared(flag: Definition, entry: CacheEntry, options: Mapping[str, Option] | None) -> Stage:
+    """Judge an entry that CMake met no declaration of: it does declare what is read, or it is only read."""
+    if options is None:
+        return Stage("cache", "unknown", f"{entry.value}, and whether the source reads it is not known")
+    if flag.name not in options:
+        return Stage("cache", "held", entry.value)
+    # option() declares what is set already, too; set(CACHE) often stands where nothing is set yet.
+    state: StageState = "lost" if options[flag.name].kind == "BOOL" else "unknown"
+    return Stage("cache", state, f"{entry.value}, but CMake met no declaration of it")
+
+
+def _in_environment(flag: Definition, seen: Seen) -> str:
+    """Say that somebody set a flag, by any of its names, where CMake does not look."""
+    for name in (flag.name, *(c.option for c in _choices(flag, seen.recipe))):
+        if (given := seen.environment.get(name)) is not None:
+            subject = "it" if name == flag.name else name
+            return f"; {subject} is set to {given!r} in the environment, where CMake does not look"
+    return ""
 
 
 def _other_name(flag: Definition, seen: Seen) -> str:
@@ -297,7 +317,7 @@ def _built(flag: Definition, shown: Shown, on: bool, seen: Seen) -> Stage:
             on,
             {f.name: (f.state, "; ".join(f.evidence) or f.reason) for f in seen.verdicts.findings},
         )
-    if seen.changed and stage.state == "held":
+    if seen.changed and stage.state in ("held", "unknown"):
         return Stage("binary", "lost", f"not the file that was built: {', '.join(seen.changed)}")
     return stage
 

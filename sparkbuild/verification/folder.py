@@ -50,9 +50,15 @@ def look(
     """Return what can be seen in a build folder, and what a recipe wants of it.
 
     ``engine`` is guessed from what the source declares where it is not given. Raises UsageError for a
-    folder that CMake did not configure, or whose source fits no recipe.
+    folder that CMake did not configure to the end, or whose source fits no recipe.
     """
     cache = read_cache(build_dir / "CMakeCache.txt")
+    if not any((build_dir / name).is_file() for name in ("build.ninja", "Makefile")):
+        raise UsageError(
+            "CMake did not finish configuring this folder: it holds no build.ninja or Makefile",
+            where=str(build_dir),
+            remedy="configure again and see why CMake stops",
+        )
     source = Path(cache["CMAKE_HOME_DIRECTORY"].value) if "CMAKE_HOME_DIRECTORY" in cache else build_dir
     why = {"asked": "a build folder does not record what was typed"}
     declared = scan(source) if source.is_dir() else None
@@ -64,7 +70,7 @@ def look(
     commands = _commands(ninja, build_dir, recipe.record.targets[backend], why)
     found = _binaries(build_dir, catalog, why, how, progress)
     seen = Seen(
-        definitions=(*wanted, *_typed(cache, wanted)),
+        definitions=(*wanted, *_typed(cache, wanted, declared)),
         recipe=recipe.record,
         rules=catalog.features().record,
         options=declared.options if declared else None,
@@ -76,7 +82,7 @@ def look(
         verdicts=found.verdicts if found else None,
         system=found.said.system if found and found.said else None,
         environment=environment,
-        changed=replaced(build_dir),
+        changed=_replaced(build_dir, why) if found else (),
         why=why,
     )
     return Looked(seen, recipe.record.name, source, tuple(f"{k}: {v}" for k, v in why.items()))
@@ -161,11 +167,19 @@ def _wanted(
     return own + [d for d in from_recipe(known)[0] if d.required]
 
 
-def _typed(cache: Mapping[str, CacheEntry], wanted: Iterable[Definition]) -> list[Definition]:
-    """Return what somebody certainly typed: what is in the cache without that anything declared it."""
+def _typed(
+    cache: Mapping[str, CacheEntry], wanted: Iterable[Definition], declared: Declared | None
+) -> list[Definition]:
+    """Return what somebody certainly typed: what is in the cache without that anything declared it.
+
+    It is required to change something, but for what the source reads and never declares: that shows
+    nowhere.
+    """
     known = {d.name for d in wanted}
+    only_read = set(declared.reads) - declared.options.keys() if declared else set()
+    why = "typed, and no project declared it"
     return [
-        Definition(e.name, e.value, "typed, and no project declared it", "user", required=True)
+        Definition(e.name, e.value, why, "user", required=e.name not in only_read)
         for e in cache.values()
         if e.type == "UNINITIALIZED" and e.name not in known and not e.name.startswith(CMAKE_OWN)
     ]
@@ -179,6 +193,12 @@ def _commands(
     except SparkbuildError as problem:
         why["commands"] = f"{problem.what}; {problem.remedy}"
         return None
+
+
+def _replaced(build_dir: Path, why: dict[str, str]) -> tuple[str, ...]:
+    if not (build_dir / ".ninja_log").is_file():
+        why["changed"] = "whether a file was replaced after the build: only ninja's log could tell"
+    return replaced(build_dir)
 
 
 def _binaries(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from tests.integration.engine import Box, Done, Toy
 
 MakeBox = Callable[[], Box]
+_CUDA_HOME = os.environ.get("SPARKBUILD_TEST_CUDA_HOME", "")  # before tests/conftest.py seals the environment
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,3 +58,21 @@ def seeded(built: Built, home: Path) -> Box:
     """Return a new home anywhere, with what is remembered of this machine."""
     shutil.copytree(built.box.home / "cache" / "machine", home / "cache" / "machine")
     return Box(home)
+
+
+def with_cuda(built: Built, home: Path, *archs: str) -> tuple[Box, str]:
+    """Return a new home with a CUDA toolkit, and which of the target machines the toolkit is for.
+
+    The toolkits are those of SPARKBUILD_TEST_CUDA_HOME, a SPARKBUILD_HOME in which any engine was built
+    with CUDA: read only, and without its locks. Skips where they are for none of the machines.
+    """
+    toolkits = [p for p in Path(_CUDA_HOME).glob("cache/cuda/[0-9]*") if p.is_dir()] if _CUDA_HOME else []
+    box = seeded(built, home)
+    (box.home / "cache" / "cuda").mkdir()
+    for toolkit in toolkits:
+        (box.home / "cache" / "cuda" / toolkit.name).symlink_to(toolkit.resolve())
+    for arch in archs if toolkits else ():
+        checks = json.loads(box.run("doctor", "--arch", arch, "--json").out)["checks"]
+        if any((c["name"], c["verdict"]) == ("CUDA", "ok") for c in checks):
+            return box, arch
+    pytest.skip(f"SPARKBUILD_TEST_CUDA_HOME names no home with a whole CUDA toolkit for {' or '.join(archs)}")

@@ -105,7 +105,7 @@ def test_configure(name: str, toy: Toy, box: Box) -> None:
 _COMPILE: dict[str, tuple[Change, int, str, str, str]] = {
     "a link error": (
         lambda t: t.replace(
-            "tools/tool.cpp", "llama_system_info().c_str()", "llama_system_info().c_str() + lost()"
+            "tools/tool.cpp", "llama_print_system_info(),", "llama_print_system_info() + lost(),"
         ).replace("tools/tool.cpp", "int main(", "extern int lost();\nint main("),
         6,
         "bin/llama-",

@@ -46,7 +46,12 @@ def test_all_is_well(tools: dict[str, Path], tmp_path: Path) -> None:
     assert found.march == {_WANTED: 2, "": 1}
 
 
-@pytest.mark.parametrize("later", ["-march=native", "-mcpu=native", "-march=armv8-a"])
+def test_an_mcpu_does_not_win_over_a_march(tools: dict[str, Path], tmp_path: Path) -> None:
+    where = write(tmp_path, a__c=f"-march={_WANTED} -mcpu=cortex-a76")
+    assert check(tools, plan(), where).march == {_WANTED: 1}
+
+
+@pytest.mark.parametrize("later", ["-march=native", "-march=armv8-a"])
 def test_a_flag_that_wins_over_the_toolchains_is_an_error(
     tools: dict[str, Path], tmp_path: Path, later: str
 ) -> None:
@@ -131,7 +136,9 @@ def test_a_folder_with_brackets_in_its_name(tools: dict[str, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     ("command", "march", "archs"),
     [
-        ("cc -march=a -mcpu=b x.c", "b", set()),
+        ("cc -march=a -mcpu=b x.c", "a", set()),
+        ("cc -mcpu=a -mcpu=b x.c", "b", set()),
+        ("cc -march=a -O2 -march=b x.c", "b", set()),
         ("nvcc -Xcompiler=-fPIC,-march=a,-O2 -gencode=arch=compute_90a,code=sm_90a", "a", {"90a"}),
         ('nvcc -Xcompiler "-march=a" -arch=sm_121f', "a", {"121f"}),
         ("cc x.c", "", set()),

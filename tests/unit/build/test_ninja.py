@@ -9,7 +9,7 @@ import pytest
 
 from sparkbuild import process
 from sparkbuild.build import ninja
-from sparkbuild.build.ninja import NinjaFailure, Timeline, read_failure, timeline
+from sparkbuild.build.ninja import NinjaFailure, Timeline, read_failure, replaced, timeline
 from sparkbuild.catalog.records import Steps
 from sparkbuild.errors import CompileError, MissingError
 from tests.conftest import Told
@@ -216,3 +216,17 @@ def test_timeline(tmp_path: Path, log: str, steps: dict[str, tuple[int, int]]) -
 
 def test_no_log_is_no_timeline(tmp_path: Path) -> None:
     assert timeline(tmp_path) == Timeline({})
+
+
+def test_replaced_libraries_and_programs(tools: dict[str, Path], where: Path, told: Told) -> None:
+    """What is no ELF file may keep a time of its own: a copied text is not a replaced program."""
+    elf = "printf '\\177ELF' >"
+    write(where, liba__so=f"{elf} liba.so", tool=f"{elf} tool", stamp="touch -d 2020-01-01 stamp")
+    rules = where / "build.ninja"
+    rules.write_text(rules.read_text().replace("echo done > $out", "true"))
+    build(tools, where, told)
+    assert replaced(where) == ()
+    for name, seconds in (("liba.so", 60), ("tool", -60), ("stamp", 60)):
+        when = (where / name).stat().st_mtime + seconds
+        os.utime(where / name, (when, when))
+    assert replaced(where) == ("liba.so", "tool")

@@ -1,5 +1,3 @@
 #pragma once
 
-#include <string>
-
-std::string llama_system_info();
+extern "C" const char *llama_print_system_info(void);
