@@ -5,16 +5,18 @@ from __future__ import annotations
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.catalog.records import Evidence
 from sparkbuild.inspection import runtime
 from sparkbuild.inspection.facts import file_facts, wanted_names
-from sparkbuild.inspection.features import Finding
+from sparkbuild.inspection.features import Finding, Model, Verdicts
 from sparkbuild.inspection.gather import elf_files
-from sparkbuild.inspection.live import How, Said, contradictions, listen, runtime_state
+from sparkbuild.inspection.live import How, Said, contradictions, listen, runtime_state, with_models
 from sparkbuild.inspection.report import SystemReport, parse_system_info
 from tests import toys
 from tests.unit.inspection.test_features import feature_of, rules_of
@@ -32,7 +34,7 @@ def said(folder: Path, work: Path) -> Said:
     wanted = wanted_names(_RULES, ())
     files = dict(elf_files(folder, work))
     facts = [file_facts(name, path, wanted) for name, path in files.items()]
-    return listen(files, facts, _RULES, How({_HERE: ("gcc",)}), work)
+    return listen(files, facts, _RULES, ("known", "strange"), How({_HERE: ("gcc",)}), work)
 
 
 def test_what_a_tool_says(tmp_path: Path) -> None:
@@ -138,8 +140,32 @@ def test_what_either_does_not_know_is_no_contradiction(static: str, running: str
     fast = feature_of("fast", Evidence(symbol="x"), runtime="CPU.FAST")
     finding = Finding("fast", "the fast", "cpu", static, ("proof",))  # type: ignore[arg-type] # a literal
     report = SystemReport("native", features=parse_system_info(running))
-    found = contradictions([finding], rules_of(fast), report)
+    found = contradictions(verdicts_of(findings=(finding,)), rules_of(fast), Said(report))
     differ = (static, running) in [("present", "FAST = 0"), ("absent", "FAST = 1")]
     assert bool(found) == differ
     if differ:
         assert found[0].static == f"{static} (proof)"
+
+
+@pytest.mark.parametrize(("known", "state"), [(True, "present"), (False, "absent")])
+def test_a_model_that_the_bytes_leave_open_is_asked_for(known: bool, state: str) -> None:
+    before = verdicts_of(models=(Model("a", "unknown"), Model("b", "absent")), models_reason="two tables")
+    after = with_models(before, {"a": known})
+    assert [m.state for m in after.models] == [state, "absent"]
+    assert after.models_reason == ""
+    assert with_models(before, {}) == before
+
+
+def test_a_model_of_which_bytes_and_engine_disagree() -> None:
+    verdicts = verdicts_of(models=(Model("a", "present"), Model("b", "absent"), Model("c", "unknown")))
+    said = Said(SystemReport("native"), models={"a": False, "b": True, "c": True})
+    found = contradictions(verdicts, _RULES, said)
+    assert [(c.feature, c.static, c.runtime) for c in found] == [
+        ("model:a", "present", "not known"),
+        ("model:b", "absent", "known"),
+    ]
+
+
+def verdicts_of(**fields: Any) -> Verdicts:  # noqa: ANN401 - any field
+    empty = Verdicts("", "", "", None, "", (), (), (), "", ())
+    return msgspec.structs.replace(empty, **fields)
