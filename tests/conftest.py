@@ -312,7 +312,7 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
         ),
         version=VersionReport("native", "", "version: 7 (aaaa)", 7, "aaaa"),
         flags=(),
-        verdicts=Verdicts("toy", "Toy", "libtoy.so: symbol toy", 7, "aaaaaaaaa", (), (), (), "", ()),
+        verdicts=Verdicts("toy", "Toy", "libtoy.so: symbol toy", 7, "aaaaaaaaa", (), (), "", (), "", ()),
         system=SystemReport("not run", "nothing asked it"),
         files=(
             manifests.File(

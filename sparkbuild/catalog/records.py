@@ -156,6 +156,8 @@ class Recipe(Record, frozen=True):
     steps: Steps = Steps()
     identity: tuple[Evidence, ...] = ()
     """What only this engine's binaries have; none: what all forks share."""
+    attention: str = ""
+    """What becomes of a pair of KV cache types that has no vector kernel for FlashAttention."""
 
 
 class Feature(Record, frozen=True):

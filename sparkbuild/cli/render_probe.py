@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparkbuild.inspection.probe import Probe
 
 _STYLE = {"present": "green", "absent": "dim", "unknown": "yellow"}
+_OTHERS = "What becomes of a pair without one depends on the engine: converted, another kernel, or the CPU."
 _GROUPS = {"backend": "backends", "gpu": "GPU", "cpu": "CPU", "other": "other"}
 
 
@@ -32,7 +33,7 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
         click.secho(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
         _files(probe.files)
         _findings(probe.verdicts)
-        _matrix(probe.verdicts.pairs)
+        _matrix(probe.verdicts.pairs, probe.verdicts.pairs_note)
         _knows(probe.verdicts, everything=everything)
         _said(probe.said)
         for c in probe.contradictions:
@@ -89,8 +90,8 @@ def _findings(verdicts: Verdicts) -> None:
     table("features", ("feature", "state", "evidence"), rows())
 
 
-def _matrix(pairs: tuple[Pair, ...]) -> None:
-    """Print K down and V across, in each place the head sizes that have a kernel."""
+def _matrix(pairs: tuple[Pair, ...], others: str) -> None:
+    """Print K down and V across, in each place the head sizes that have a vector kernel."""
     if not pairs:
         return
     types = list(dict.fromkeys([p.k for p in pairs] + [p.v for p in pairs]))
@@ -108,8 +109,8 @@ def _matrix(pairs: tuple[Pair, ...]) -> None:
         )
         for k in types
     ]
-    note = f"all: head sizes {', '.join(map(str, every))}. A pair without a kernel leaves the fast path."
-    table("FlashAttention kernels: K (-ctk) down, V (-ctv) across", ("", *types), rows, note=note)
+    note = f"all: head sizes {', '.join(map(str, every))}. {others or _OTHERS}"
+    table("FlashAttention vector kernels: K (-ctk) down, V (-ctv) across", ("", *types), rows, note=note)
 
 
 def _knows(verdicts: Verdicts, *, everything: bool) -> None:

@@ -54,6 +54,7 @@ class Verdicts(msgspec.Struct, frozen=True):
 
     ``engine`` is the recipe's name whose marks were found, "" where none was; ``title`` says it to
     people. ``number`` and ``commit`` are the build's own, None and "" where no file holds them.
+    ``pairs`` have a vector kernel; ``pairs_note`` says what becomes of others in this engine.
     """
 
     engine: str
@@ -63,6 +64,7 @@ class Verdicts(msgspec.Struct, frozen=True):
     commit: str
     findings: tuple[Finding, ...]
     pairs: tuple[Pair, ...]
+    pairs_note: str
     models: tuple[Model, ...]
     models_reason: str
     options: tuple[str, ...]
@@ -86,6 +88,7 @@ def judge(files: Sequence[FileFacts], rules: Features, recipes: Iterable[Recipe]
         commit=version.text if version and version.text != "unknown" else "",
         findings=(*judged.findings(), _all_quants(judged)),
         pairs=judged.pairs,
+        pairs_note=recipe.attention if recipe else "",
         models=models,
         models_reason=why,
         options=tuple(sorted({s for f in files for s in f.names.strings if s.startswith("--")})),

@@ -167,5 +167,5 @@ def test_a_model_of_which_bytes_and_engine_disagree() -> None:
 
 
 def verdicts_of(**fields: Any) -> Verdicts:  # noqa: ANN401 - any field
-    empty = Verdicts("", "", "", None, "", (), (), (), "", ())
+    empty = Verdicts("", "", "", None, "", (), (), "", (), "", ())
     return msgspec.structs.replace(empty, **fields)

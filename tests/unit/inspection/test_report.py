@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkbuild.inspection import report
-from sparkbuild.inspection.report import BackendReport, Device, SystemReport, ask_system, parse_system_info
+from sparkbuild.inspection.report import (
+    BackendReport,
+    Device,
+    SystemReport,
+    ask_models,
+    ask_system,
+    parse_system_info,
+)
 from tests.unit.test_process import gone
 
 _HERE = platform.machine()
@@ -98,6 +105,9 @@ class Bench:
         command = (self.compiler, "-shared", "-fPIC", "-w", *link, "-o", path, "-x", "c", "-", "-x", "none")
         subprocess.run([*command, *words], input=_INCLUDES + code, text=True, check=True)
         return path
+
+    def models(self, library: Path, names: list[str]) -> dict[str, bool]:
+        return ask_models(library, names, self.machine, [self.compiler], self.work)
 
     def ask(self, library: Path, libraries: tuple[Path, ...] = (), timeout: float = 60) -> SystemReport:
         compiler = [self.compiler, "-Wall", "-Wextra", "-Werror"]
@@ -211,6 +221,50 @@ _MILLION = _NEW.replace(
         return many;
     }""",
 )
+_LOADER = """
+#include <stdint.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+struct params { void *a; int b[40]; int sentinel; };
+static void (*hear)(int, const char *, void *);
+void llama_log_set(void (*listener)(int, const char *, void *), void *data) { hear = listener; }
+struct params llama_model_default_params(void) { struct params p = { .sentinel = 4711 }; return p; }
+void *llama_model_load_from_file(const char *path, struct params p) {
+    char text[512] = "", name[64] = "", said[200];
+    uint64_t size = 0;
+    FILE *file = fopen(path, "rb");
+    size_t count = fread(text, 1, sizeof text, file);
+    fclose(file);
+    memcpy(&size, text + 24 + 8 + 20 + 4, 8);
+    memcpy(name, text + 24 + 8 + 20 + 4 + 8, size);
+    if (p.sentinel != 4711 || count != 24 + 8 + 20 + 4 + 8 + size || memcmp(text, "GGUF\\3", 5)) abort();
+    if (!strcmp(name, "crash")) abort();
+    if (!strcmp(name, "silent")) return NULL;
+    if (!strcmp(name, "llama"))
+        snprintf(said, sizeof said, "error: key not found in model: %s.context_length", name);
+    else
+        snprintf(said, sizeof said, "error: unknown model architecture: '%s'", name);
+    hear(4, said, NULL);
+    return NULL;
+}
+"""
+
+
+def test_models_are_known_strange_or_not_told(bench: Bench) -> None:
+    library = bench.library(_LOADER)
+    names = ["llama", "strange", "silent", "with space"]
+    assert bench.models(library, names) == {"llama": True, "strange": False, "with space": False}
+
+
+def test_a_crash_with_one_model_keeps_what_was_told_before(bench: Bench) -> None:
+    assert bench.models(bench.library(_LOADER), ["llama", "crash", "strange"]) == {"llama": True}
+
+
+def test_an_engine_that_loads_no_models_tells_nothing(bench: Bench) -> None:
+    assert bench.models(bench.library(_INFO), ["llama"]) == {}
+
+
 _LONG = "const char *llama_print_system_info(void) { return memset(calloc(1, 1 << 24), 'x', 1 << 23); }"
 
 
