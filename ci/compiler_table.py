@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 _BEGIN, _END = "<!-- ci/compiler-fault: begin -->\n", "<!-- ci/compiler-fault: end -->\n"
-_ARCHES = ("gb10", "gb10-sve2")
 
 
 def main(page: Path, qemu: str, folders: list[Path]) -> None:
@@ -25,16 +24,21 @@ def lines(qemu: str, folders: list[Path]) -> list[str]:
     """Return the table: a row for each compiler, a column for each flag."""
     rows, flags = [], []
     for folder in folders:
-        trials = [json.loads((folder / f"{arch}.json").read_bytes())["compiler"] for arch in _ARCHES]
-        every = {t["flags"]: t for trial in trials for t in trial["trials"]}
+        found = found_in(folder / "gb10-sve2.json")
+        trials = [*found["trials"], found_in(folder / "gb10.json")["trials"][-1]]
         suite, _, name = folder.name.partition("-")
-        compiler = f"{name} {(folder / 'version').read_text().strip()} ({suite})"
-        rows.append([compiler, *map(cell, every.values()), f"**{trials[0]['fault']}**"])
-        flags = [f"`{flag}`" for flag in every]
-    heads = ["Debian's arm64 package", *flags, "the fault is"]
+        compiler = f"{name} {(folder / 'version').read_text().strip()}, {suite}"
+        rows.append([compiler, *map(cell, trials), f"**{found['fault']}**"])
+        flags = [f"`{t['flags']}`" for t in trials]
+    heads = ["GCC", *flags, "the fault is"]
     today = dt.datetime.now(tz=dt.UTC).date()
     told = f"Made on {today} with `toolchains/cpuinfo/gb10.cpuinfo` and {qemu.partition(' (')[0]}."
     return [told, "", *(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))]
+
+
+def found_in(file: Path) -> dict[str, Any]:
+    """Return the trial that ``sparkbuild verify-flags --json`` wrote."""
+    return dict(json.loads(file.read_bytes())["compiler"])
 
 
 def cell(trial: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ def test_probe_for_people(toy: Path, capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert "build 4711, commit 0c1e570" in out
     assert "1 sm_121a" in out
-    assert "FlashAttention kernels: K (-ctk) down, V (-ctv) across\n" in out
+    assert "FlashAttention vector kernels: K (-ctk) down, V (-ctv) across\n" in out
     rows = {
         line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith(("f16 ", "q8_0 "))
     }
