@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparkbuild import __version__
+from sparkbuild.cli.checks import probe, verify_flags
+from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
-    from sparkbuild.catalog import Catalog
-    from sparkbuild.catalog.records import Backend
-    from sparkbuild.pipeline import Request, Session
+    from sparkbuild.pipeline import Request
 
 _INTERRUPTED = InterruptedRunError("interrupted", remedy="run the same command again: it goes on from there")
 
@@ -69,25 +69,17 @@ def cli() -> None:
     """Build llama.cpp and its forks for DGX Spark and other Grace machines, and know what was built."""
 
 
-Command = Callable[..., Any]
+cli.add_command(probe)
+cli.add_command(verify_flags)
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
-_arch = click.option("--arch", default="gb10", show_default=True, metavar="NAME", help="The target machine.")
-_catalog = click.option(
-    "--catalog",
-    "catalogs",
-    multiple=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="A folder with recipes/, patches/, toolchains/ of your own. Also SPARKBUILD_CATALOG.",
-)
+Command = Callable[..., Any]
 
 
 def _build_options(command: Command) -> Command:
     """Add the options that decide what is built."""
     for option in reversed(
         [
-            _arch,
+            arch_option,
             click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True),
             click.option("--ref", metavar="REF", help="A branch, tag or commit instead of the pinned one."),
             click.option("--source", metavar="DIR|URL|ARCHIVE", help="A source of your own."),
@@ -103,8 +95,8 @@ def _build_options(command: Command) -> Command:
                 "-D", "define", multiple=True, metavar="NAME=VALUE", help="A CMake definition of your own."
             ),
             click.option("--offline", is_flag=True, help="Use only what is here; say what is missing."),
-            _catalog,
-            _json,
+            catalog_option,
+            json_option,
         ]
     ):
         command = option(command)
@@ -125,7 +117,7 @@ def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], *
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
 
     with progress() as shown:
-        session = _session(catalogs, shown)
+        session = session_of(catalogs, shown)
         results = [pipeline.build(_request(e, options), session) for e in engines]
     render.built(results, as_json=as_json)
 
@@ -150,119 +142,13 @@ def plan(
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
     with progress() as shown:
-        made = pipeline.plan(_request(engine, options), _session(catalogs, shown))
+        made = pipeline.plan(_request(engine, options), session_of(catalogs, shown))
     declared = declared_options(made.source.path) if list_options else None
     render.plan(made, declared, explain=explain, as_json=as_json)
 
 
-@cli.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option("--all", "everything", is_flag=True, help="Name every model architecture and option.")
-@click.option(
-    "--require",
-    "required",
-    multiple=True,
-    metavar="WHAT",
-    help="Exit with 1 unless it is there: a feature, sm_121a, model:NAME, option:--NAME, kv:q4_0/q8_0@128.",
-)
-@click.option("--run", is_flag=True, help="Also run them, and compare: only for binaries you trust.")
-@_catalog
-@_json
-def probe(
-    paths: tuple[Path, ...],
-    everything: bool,
-    run: bool,
-    required: tuple[str, ...],
-    catalogs: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    """Show what binaries have: any llama.cpp executable, library, folder, wheel or archive."""
-    from sparkbuild.catalog import Catalog  # noqa: PLC0415
-    from sparkbuild.cli import render_probe  # noqa: PLC0415
-    from sparkbuild.cli.progress import progress  # noqa: PLC0415
-    from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.inspection import probe as probing  # noqa: PLC0415
-    from sparkbuild.inspection.live import How  # noqa: PLC0415
-    from sparkbuild.toolchain import runners  # noqa: PLC0415
-
-    folders = Folders.default()
-    catalog = Catalog.default(folders, catalogs)
-    how = How(*runners(folders)) if run else None
-    with progress() as shown:
-        probes = [probing.probe(path, catalog, shown, how) for path in paths]
-    checked = [(p, probing.require(p.verdicts, p.files, w)) for p in probes for w in required]
-    render_probe.probed(probes, as_json=as_json, everything=everything)
-    if bad := [f"{p.path}: {problem.what}" for p, problem in checked if problem]:
-        problem = FindingError(
-            f"{len(bad)} of {len(checked)} requirements are not met", output="\n".join(bad)
-        )
-        _finish(problem, as_json)
-
-
-@cli.command("verify-flags")
-@click.argument("engine", required=False)
-@click.option(
-    "--build-dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="A folder that CMake configured, whoever did; ENGINE is guessed where it is not given.",
-)
-@click.option("--compiler", metavar="CC", type=click.Path(path_type=Path), help="A C compiler alone.")
-@click.option(
-    "--cpuinfo",
-    metavar="FILE|NAME",
-    help="With --compiler: take another machine's /proc/cpuinfo for this one's; gb10 names a shipped one.",
-)
-@click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@_arch
-@_catalog
-@_json
-def verify_flags(
-    engine: str | None,
-    build_dir: Path | None,
-    compiler: Path | None,
-    cpuinfo: str | None,
-    backend: Backend,
-    arch: str,
-    catalogs: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    """Follow each flag from what was asked to what runs: of the last builds, a build folder, a compiler."""
-    from sparkbuild import verify  # noqa: PLC0415
-    from sparkbuild.cli import render_journeys  # noqa: PLC0415
-    from sparkbuild.cli.progress import progress  # noqa: PLC0415
-    from sparkbuild.verification import failures  # noqa: PLC0415
-
-    with progress() as shown:
-        session = _session(catalogs, shown)
-        if compiler:
-            _verify_compiler(compiler, cpuinfo, arch, session.catalog, as_json)
-            return
-        if build_dir:
-            found = [verify.verify_folder(build_dir, engine, arch, backend, session)]
-        else:
-            found = verify.verify_stored(engine, session)
-    render_journeys.journeys(found, as_json=as_json)
-    if bad := [f"{v.name}: {text}" for v in found for text in failures(v.flags)]:
-        problem = FindingError(f"{len(bad)} required flags are not in force", output="\n".join(bad))
-        _finish(problem, as_json)
-
-
-def _verify_compiler(cc: Path, cpuinfo: str | None, arch: str, catalog: Catalog, as_json: bool) -> None:
-    from sparkbuild.cli import render_flags  # noqa: PLC0415
-    from sparkbuild.toolchain.compilers import target_processor  # noqa: PLC0415
-    from sparkbuild.toolchain.fault import try_compiler  # noqa: PLC0415
-
-    toolchain = catalog.toolchain(arch).record
-    proofs = catalog.proofs(target_processor(toolchain))
-    trial = try_compiler(cc, toolchain, catalog.cpuinfo(cpuinfo) if cpuinfo else None, proofs)
-    render_flags.compiler(trial, as_json=as_json)
-    if trial.finding:
-        _finish(FindingError(trial.finding, where=str(trial.cc)), as_json)
-
-
 @cli.command("list")
-@_json
+@json_option
 def list_(as_json: bool) -> None:
     """List the artifacts in the store."""
     from sparkbuild.artifact import store  # noqa: PLC0415
@@ -278,7 +164,7 @@ def list_(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("artifact", metavar="ENGINE[@KEY]")
-@_json
+@json_option
 def show(artifact: str, as_json: bool) -> None:
     """Show one artifact: what it is, how it was made, its files."""
     from sparkbuild.artifact import store  # noqa: PLC0415
@@ -298,8 +184,8 @@ def recipes() -> None:
 
 
 @recipes.command("list")
-@_catalog
-@_json
+@catalog_option
+@json_option
 def recipes_list(catalogs: tuple[Path, ...], as_json: bool) -> None:
     """List the engines and target machines that are known."""
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
@@ -311,8 +197,8 @@ def recipes_list(catalogs: tuple[Path, ...], as_json: bool) -> None:
 
 @recipes.command("check")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@_catalog
-@_json
+@catalog_option
+@json_option
 def recipes_check(files: tuple[Path, ...], catalogs: tuple[Path, ...], as_json: bool) -> None:
     """Check recipe and toolchain files; without a name, the whole catalogue."""
     from sparkbuild.catalog import Catalog, check  # noqa: PLC0415
@@ -322,13 +208,13 @@ def recipes_check(files: tuple[Path, ...], catalogs: tuple[Path, ...], as_json: 
     found = check(Catalog.default(Folders.default(), catalogs), files)
     render.checked(found, as_json=as_json)
     if bad := sum(bool(c.problem) for c in found):
-        _finish(FindingError(f"{bad} of {len(found)} files do not hold"), as_json)
+        finish(FindingError(f"{bad} of {len(found)} files do not hold"), as_json)
 
 
 @cli.command()
-@_arch
-@_catalog
-@_json
+@arch_option
+@catalog_option
+@json_option
 def doctor(arch: str, catalogs: tuple[Path, ...], as_json: bool) -> None:
     """Look at this machine: what is here, what is missing, the command that mends it."""
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
@@ -345,7 +231,7 @@ def doctor(arch: str, catalogs: tuple[Path, ...], as_json: bool) -> None:
         problem = MissingError(
             f"missing for {arch}: {', '.join(missing)}", remedy="see the table's last column"
         )
-        _finish(problem, as_json)
+        finish(problem, as_json)
 
 
 @cli.command()
@@ -358,22 +244,6 @@ def completion(shell: str) -> None:
     if kind is None:  # pragma: no cover - the choices above all exist
         raise MissingError(f"no completion for {shell}")
     click.echo(kind(cli, {}, "sparkbuild", "_SPARKBUILD_COMPLETE").source())
-
-
-def _finish(problem: SparkbuildError, as_json: bool) -> None:
-    """End with a problem's exit code; in JSON the result, printed already, is the whole answer."""
-    if not as_json:
-        raise problem
-    click.get_current_context().exit(problem.exit_code)
-
-
-def _session(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN401
-    from sparkbuild.catalog import Catalog  # noqa: PLC0415
-    from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.pipeline import Session  # noqa: PLC0415
-
-    folders = Folders.default()
-    return Session(Catalog.default(folders, catalogs), folders, shown)
 
 
 def _request(engine: str, options: dict[str, Any]) -> Request:

@@ -1,0 +1,45 @@
+"""What several commands share: options, a session, how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkbuild.errors import SparkbuildError
+
+if TYPE_CHECKING:
+    from sparkbuild.pipeline import Session
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."
+)
+arch_option = click.option(
+    "--arch", default="gb10", show_default=True, metavar="NAME", help="The target machine."
+)
+catalog_option = click.option(
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder with recipes/, patches/, toolchains/ of your own. Also SPARKBUILD_CATALOG.",
+)
+
+
+def finish(problem: SparkbuildError, as_json: bool) -> None:
+    """End with a problem's exit code; in JSON the result, printed already, is the whole answer."""
+    if not as_json:
+        raise problem
+    click.get_current_context().exit(problem.exit_code)
+
+
+def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN401
+    """Return where to look and whom to tell."""
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.pipeline import Session  # noqa: PLC0415
+
+    folders = Folders.default()
+    return Session(Catalog.default(folders, catalogs), folders, shown)
