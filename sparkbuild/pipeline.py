@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import platform
 import re
 import shutil
@@ -96,13 +97,18 @@ def _plan(request: Request, session: Session) -> Plan:
         offline=request.offline,
         progress=progress,
     )
+    options = declared_options(source.path)
+    for name in sorted(options.keys() & os.environ):
+        progress.note(
+            f"{name} is set in the environment, where CMake does not look; give it as -D {name}=..."
+        )
     return make_plan(
         Inputs(
             recipe=recipe,
             toolchain=toolchain,
             backend=request.backend,
             source=source,
-            options=declared_options(source.path),
+            options=options,
             reads=lambda name: reads_variable(source.path, name),
             compilers=compilers,
             cuda=cuda,

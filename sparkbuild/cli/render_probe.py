@@ -32,6 +32,8 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
     for probe in probes:
         click.secho(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
         _files(probe.files)
+        for name, why in probe.unread.items():
+            click.secho(f"can not be read: {name}: {why}", fg="yellow")
         _findings(probe.verdicts)
         _matrix(probe.verdicts.pairs, probe.verdicts.pairs_note)
         _knows(probe.verdicts, everything=everything)
@@ -47,6 +49,7 @@ def _machine(probe: Probe) -> dict[str, object]:
     return {
         "path": shown(str(probe.path)),
         "files": files,
+        "unread": probe.unread,
         "verdicts": probe.verdicts,
         "said": probe.said,
         "contradictions": probe.contradictions,

@@ -74,9 +74,11 @@ class Verdicts(msgspec.Struct, frozen=True):
         return next((f.state for f in self.findings if f.name == name), "unknown")
 
 
-def judge(files: Sequence[FileFacts], rules: Features, recipes: Iterable[Recipe]) -> Verdicts:
-    """Return what the facts prove under the rules."""
-    judged = _Judged(files, rules)
+def judge(
+    files: Sequence[FileFacts], rules: Features, recipes: Iterable[Recipe], unread: Iterable[str] = ()
+) -> Verdicts:
+    """Return what the facts prove under the rules; ``unread`` names files of which there are none."""
+    judged = _Judged(files, rules, unread)
     recipe, mark = _engine(files, recipes)
     version = next((f.names for f in files if f.names.number or f.names.text), None)
     models, why = _models(files, rules)
@@ -98,9 +100,10 @@ def judge(files: Sequence[FileFacts], rules: Features, recipes: Iterable[Recipe]
 class _Judged:
     """The rules applied to one set of files; a carrier is judged before what it carries."""
 
-    def __init__(self, files: Sequence[FileFacts], rules: Features) -> None:
+    def __init__(self, files: Sequence[FileFacts], rules: Features, unread: Iterable[str]) -> None:
         self.files, self.rules = files, rules
-        self.missing = _missing(files, rules.family)
+        self.gaps = [f"{n} is needed and not here" for n in _missing(files, rules.family)]
+        self.gaps += [f"{n} can not be read" for n in unread]
         self.api = re.compile(rules.api)
         self.carriers: dict[str, list[FileFacts]] = {}
         self.found: dict[str, Finding] = {}
@@ -131,8 +134,8 @@ class _Judged:
         against = [(f, [s]) for f in files for e in feature.counter if (s := _seen(e, f))]
         if against:
             return "absent", _phrases(against, len(files)), ""
-        if not feature.carrier and self.missing:
-            return "unknown", (), f"{', '.join(self.missing)} is needed and not here"
+        if not feature.carrier and self.gaps:
+            return "unknown", (), ", ".join(self.gaps)
         hidden = [f.name for f in files if not all(self._visible(e, f) for e in feature.evidence)]
         if hidden or feature.counter:
             return "unknown", (), f"nothing in {_some(hidden) or 'these files'} could show it: {_HIDDEN}"

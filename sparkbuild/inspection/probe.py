@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild.catalog import Catalog
-from sparkbuild.errors import FindingError, UsageError, did_you_mean
+from sparkbuild.errors import BinaryError, FindingError, UsageError, did_you_mean
 from sparkbuild.inspection.facts import FileFacts, file_facts, wanted_names
 from sparkbuild.inspection.features import ALL_QUANTS, State, Verdicts, judge
 from sparkbuild.inspection.gather import elf_files, shown
@@ -19,11 +19,15 @@ from sparkbuild.progress import Progress
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """All that is known of one path. ``said`` is None when nothing of it was run."""
+    """All that is known of one path.
+
+    ``unread`` says of files why they can not be read; ``said`` is None when nothing was run.
+    """
 
     path: Path
     files: tuple[FileFacts, ...]
     verdicts: Verdicts
+    unread: dict[str, str] = {}
     said: Said | None = None
     contradictions: tuple[Contradiction, ...] = ()
 
@@ -31,7 +35,7 @@ class Probe(msgspec.Struct, frozen=True):
 def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = None) -> Probe:
     """Return what the binaries at ``path`` (a file, folder or archive) have; with ``how`` they are run.
 
-    Raises UsageError when there is no such path, BinaryError when it can not be read.
+    Raises UsageError when there is no such path, BinaryError when no file of it can be read.
     """
     rules = catalog.features().record
     recipes = [shelf.record for shelf in catalog.recipes().values()]
@@ -39,18 +43,24 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
     progress.stage(f"read {shown(str(path))}")
     with tempfile.TemporaryDirectory(prefix="sparkbuild-probe-") as work:
         files = dict(elf_files(path, Path(work)))
-        facts = []
+        facts: list[FileFacts] = []
+        unread: dict[str, str] = {}
         for number, (name, file) in enumerate(files.items()):
             progress.advance(number, len(files), name)
-            facts.append(file_facts(name, file, wanted))
-        verdicts = judge(facts, rules, recipes)
+            try:
+                facts.append(file_facts(name, file, wanted))
+            except BinaryError as problem:
+                unread[name] = problem.what
+                if len(unread) == len(files):
+                    raise
+        verdicts = judge(facts, rules, recipes, unread)
         if not how:
-            return Probe(path, tuple(facts), verdicts)
+            return Probe(path, tuple(facts), verdicts, unread)
         progress.stage(f"run what can be run of {shown(str(path))}")
         names = [m.name for m in verdicts.models]
         said = listen(files, facts, rules, names, how, Path(work))
     against = contradictions(verdicts, rules, said)
-    return Probe(path, tuple(facts), with_models(verdicts, said.models), said, against)
+    return Probe(path, tuple(facts), with_models(verdicts, said.models), unread, said, against)
 
 
 def require(verdicts: Verdicts, files: Sequence[FileFacts], wanted: str) -> FindingError | None:

@@ -323,7 +323,9 @@ class TestEnvironment:
 
     def test_sparkbuild_takes_nothing_from_it(self, built: Built, box: Box) -> None:
         env = {"GGML_NATIVE": "ON", "GGML_CPU_ARM_ARCH": "armv8-a", "LLAMA_CUBLAS": "ON"}
-        manifest = box.build(built.toy, "--json", env=env).artifact()["manifest"]
+        done = box.build(built.toy, "--json", env=env)
+        manifest = done.artifact()["manifest"]
+        assert "! GGML_NATIVE is set in the environment, where CMake does not look" in done.stderr
         assert manifest["key"] == built.done.artifact()["manifest"]["key"]
         assert {f["verdict"] for f in manifest["flags"]} == {"in force", "set"}
 

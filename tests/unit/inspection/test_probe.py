@@ -198,3 +198,13 @@ def test_without_a_compiler_it_is_not_run(tmp_path: Path) -> None:
     found = probe(toys.library(tmp_path), _CATALOG, Told(), How({}))
     assert found.said
     assert (found.said.system.ran, against(found)) == ("not run", {})
+
+
+def test_one_file_that_can_not_be_read_does_not_end_it(tmp_path: Path) -> None:
+    whole = toys.library(tmp_path / "toy").read_bytes()
+    (tmp_path / "toy" / "broken.so").write_bytes(whole[: len(whole) // 2])
+    found = probe(tmp_path / "toy", _CATALOG, Told())
+    assert [f.name for f in found.files] == ["libllama.so"]
+    assert list(found.unread) == ["broken.so"]
+    assert found.verdicts.state("cpu") == "present"
+    assert found.verdicts.state("vulkan") == "unknown"  # it may be in the other one
