@@ -325,7 +325,7 @@ class TestEnvironment:
         env = {"GGML_NATIVE": "ON", "GGML_CPU_ARM_ARCH": "armv8-a", "LLAMA_CUBLAS": "ON"}
         done = box.build(built.toy, "--json", env=env)
         manifest = done.artifact()["manifest"]
-        assert "! GGML_NATIVE is set in the environment, where CMake does not look" in done.stderr
+        assert "! GGML_NATIVE is set in the environment, where CMake does not look" in done.err
         assert manifest["key"] == built.done.artifact()["manifest"]["key"]
         assert {f["verdict"] for f in manifest["flags"]} == {"in force", "set"}
 
