@@ -50,7 +50,7 @@ def cell(trial: dict[str, Any]) -> str:
         kind = "" if proof["macro"] and proof["code"] else "**macro only:** " if proof["macro"] else "no "
         kinds[kind].append(proof["feature"])
     if len(kinds[""]) == len(trial["proofs"]):
-        return "all five"
+        return "all"
     if len(kinds["no "]) == len(trial["proofs"]):
         return "**none**"
     return "; ".join(f"{kind}{', '.join(names)}" for kind, names in kinds.items() if names)
