@@ -103,9 +103,8 @@ def verify_flags(
         else:
             found = verify.verify_stored(engine, session)
     render_journeys.journeys(found, as_json=as_json)
-    if bad := [f"{v.name}: {text}" for v in found for text in failures(v.flags)]:
-        problem = FindingError(f"{len(bad)} required flags are not in force", output="\n".join(bad))
-        finish(problem, as_json)
+    if bad := sum(len(failures(v.flags)) for v in found):
+        finish(FindingError(f"{bad} required flags are not in force"), as_json)
 
 
 def _verify_compiler(cc: Path, cpuinfo: str | None, arch: str, catalog: Catalog, as_json: bool) -> None:

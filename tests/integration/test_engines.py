@@ -57,7 +57,23 @@ def build(box: Box, engine: str, backend: str) -> dict[str, Any]:
     assert manifest["version"]["number"] == manifest["source"]["build_number"]
     assert manifest["source"]["commit"].startswith(manifest["version"]["commit"])
     assert_from_the_store(box, [*words, "--offline"], manifest)
+    assert_verified(box, engine, artifact)
     return artifact
+
+
+def assert_verified(box: Box, engine: str, artifact: dict[str, Any]) -> None:
+    """Check that every required flag is in force, and that bytes and running engine agree."""
+    assert {f["verdict"] for f in artifact["manifest"]["flags"] if f["required"]} == {"in force"}
+    verified = box.run("verify-flags", engine, "--json").document()
+    assert verified["builds"][0]["flags"] == artifact["manifest"]["flags"]
+    wanted = ("dotprod", "fp16", "openmp", "model:minimax-m2", "option:--cache-type-k")
+    required = [word for what in wanted for word in ("--require", what)]
+    found = box.run("probe", "--run", f"{artifact['path']}/bin", *required, "--json").document()
+    (probe,) = found["probes"]
+    assert probe["contradictions"] == []
+    assert probe["said"]["system"]["ran"] == EMULATED
+    states = {f["name"]: f["state"] for f in probe["verdicts"]["findings"]}
+    assert {states[n] for n in ("i8mm", "bf16", "sve", "sme", "vulkan", "rpc")} == {"absent"}
 
 
 def assert_from_the_store(box: Box, words: list[str], manifest: dict[str, Any]) -> None:
@@ -118,6 +134,7 @@ def test_llama_cpp_for_cuda(box: Box) -> None:
     assert definitions(artifact["manifest"])["GGML_CUDA_FA_QUANTS"] == "all"
     types = (_F16, _Q4_0, _Q4_1, _Q5_0, _Q5_1, _Q8_0, _BF16)
     assert kernel_pairs(artifact) == set(itertools.product(types, types))
+    assert len(artifact["manifest"]["verdicts"]["pairs"]) == len(types) ** 2 * 3  # head sizes
 
 
 @pytest.mark.full

@@ -275,6 +275,6 @@ def test_a_required_flag_that_was_lost_is_exit_code_1(capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert "LOST" in out
     assert "1 required flags are not in force" in err
-    assert "TOY_FAST=ON: lost at cache" in err
+    assert "TOY_FAST=ON: lost at cache" in out
     assert run(["verify-flags", "--json"]) == 1
     assert document(capsys)["builds"][0]["flags"][0]["verdict"] == "lost"
