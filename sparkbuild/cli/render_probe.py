@@ -32,6 +32,7 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
     for probe in probes:
         click.secho(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
         _files(probe.files)
+        click.echo(f"needs from elsewhere: {', '.join(probe.verdicts.external) or 'nothing'}")
         for name, why in probe.unread.items():
             click.secho(f"can not be read: {name}: {why}", fg="yellow")
         _findings(probe.verdicts)

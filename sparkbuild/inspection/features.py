@@ -20,6 +20,7 @@ State = Literal["present", "absent", "unknown"]
 # ggml_type's first values, the same in every fork, for a binary whose own table is not found.
 _TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
 _SHOWN = 6
+_CUDART = re.compile(r"libcudart\.so\.(\d+)[\d.]*")
 ALL_QUANTS = "fa_all_quants"
 
 
@@ -55,6 +56,8 @@ class Verdicts(msgspec.Struct, frozen=True):
     ``engine`` is the recipe's name whose marks were found, "" where none was; ``title`` says it to
     people. ``number`` and ``commit`` are the build's own, None and "" where no file holds them.
     ``pairs`` have a vector kernel; ``pairs_note`` says what becomes of others in this engine.
+    ``external`` are needed libraries that none of the files is; ``cuda_major`` the version of CUDA's
+    run time that they need, None where none is needed or it is linked in.
     """
 
     engine: str
@@ -68,6 +71,8 @@ class Verdicts(msgspec.Struct, frozen=True):
     models: tuple[Model, ...]
     models_reason: str
     options: tuple[str, ...]
+    external: tuple[str, ...] = ()
+    cuda_major: int | None = None
 
     def state(self, name: str) -> State:
         """Return a feature's state; unknown for one that was not looked for."""
@@ -82,6 +87,8 @@ def judge(
     recipe, mark = _engine(files, recipes)
     version = next((f.names for f in files if f.names.number or f.names.text), None)
     models, why = _models(files, rules)
+    external = _external(files)
+    majors = [int(m[1]) for n in external if (m := _CUDART.fullmatch(n))]
     return Verdicts(
         engine=recipe.name if recipe else "",
         title=recipe.title if recipe else rules.unmarked,
@@ -94,6 +101,8 @@ def judge(
         models=models,
         models_reason=why,
         options=tuple(sorted({s for f in files for s in f.names.strings if s.startswith("--")})),
+        external=external,
+        cuda_major=max(majors, default=None),
     )
 
 
@@ -102,7 +111,7 @@ class _Judged:
 
     def __init__(self, files: Sequence[FileFacts], rules: Features, unread: Iterable[str]) -> None:
         self.files, self.rules = files, rules
-        self.gaps = [f"{n} is needed and not here" for n in _missing(files, rules.family)]
+        self.gaps = [f"{n} is needed and not here" for n in _external(files) if re.fullmatch(rules.family, n)]
         self.gaps += [f"{n} can not be read" for n in unread]
         self.api = re.compile(rules.api)
         self.carriers: dict[str, list[FileFacts]] = {}
@@ -154,11 +163,10 @@ class _Judged:
 _HIDDEN = "stripped, or linked statically"
 
 
-def _missing(files: Sequence[FileFacts], family: str) -> tuple[str, ...]:
-    """Return the family's libraries that some file needs and none of the files is."""
+def _external(files: Sequence[FileFacts]) -> tuple[str, ...]:
+    """Return the libraries that some file needs and none of the files is."""
     here = {f.elf.soname for f in files} | {f.name.rpartition("/")[2] for f in files}
-    needed = {n for f in files for n in f.elf.needed if re.fullmatch(family, n)}
-    return tuple(sorted(needed - here))
+    return tuple(sorted({n for f in files for n in f.elf.needed} - here))
 
 
 def _seen(evidence: Evidence, file: FileFacts) -> str:

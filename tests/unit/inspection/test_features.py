@@ -347,3 +347,16 @@ def test_options_of_all_files() -> None:
         file_of(names=Names(strings=("--b", "x--d"))),
     )
     assert verdicts(*files, rules=rules_of()).options == ("--a", "--b")
+
+
+def test_what_is_needed_from_elsewhere() -> None:
+    program = file_of("toy-server", needed=("libtoy.so.0", "libc.so.6"))
+    library = file_of("lib/libtoy.so.0.1", soname="libtoy.so.0", needed=("libcudart.so.12", "libc.so.6"))
+    found = verdicts(program, library, rules=rules_of(_FAST))
+    assert (found.external, found.cuda_major) == (("libc.so.6", "libcudart.so.12"), 12)
+    assert verdicts(program, rules=rules_of(_FAST)).cuda_major is None
+
+
+def test_a_file_that_can_not_be_read_may_have_it() -> None:
+    found = judge([file_of()], rules_of(_FAST), (), {"broken.so": "it is damaged"}).findings[0]
+    assert (found.state, found.reason) == ("unknown", "broken.so can not be read")
