@@ -34,7 +34,7 @@ def gcc_12(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     if done.returncode in (_MISSING, _APT):
-        pytest.skip(f"{_FETCH.name}: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"{_FETCH.name}: {'; '.join(done.stderr.splitlines())}")
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 
