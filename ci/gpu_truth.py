@@ -1,13 +1,14 @@
 """Ask the GPU of this machine where attention runs, and compare with what was found in the files.
 
     python -m ci.tiny_model models
-    python -m ci.gpu_truth --models models --out truth.json ARTIFACT=FOUND.json
+    python -m ci.gpu_truth --models models --out truth.json ARTIFACT
 
 Each artifact's own llama-bench decodes a few tokens with a tiny model, once for each pair of KV cache
 types and each head size, with every kernel launch recorded (ci/launches.c). A decoded token is what the
-vector kernels are for; for a longer prompt engines take other kernels in any case. FOUND.json says what
-the files hold: {"pairs": [{"k": "q4_0", "v": "q8_0", "head": 128}], "archs": ["sm_90"],
-"backends": ["CPU", "CUDA"]}. ci/attention.py says what the verdicts mean.
+vector kernels are for; for a longer prompt engines take other kernels in any case. That is compared with
+what sparkbuild's probe finds in the files; or, given ARTIFACT=FOUND.json, with what somebody else did:
+{"pairs": [{"k": "q4_0", "v": "q8_0", "head": 128}], "archs": ["sm_90"], "backends": ["CPU", "CUDA"]}.
+ci/attention.py says what the verdicts mean.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ from ci.attention import (
     record_of,
 )
 from sparkbuild import process
+from sparkbuild.catalog import Catalog, shipped_root
+from sparkbuild.inspection.probe import probe
+from sparkbuild.progress import Silent
 
 _SECONDS = 60.0  # for one run
 
@@ -114,6 +118,17 @@ def examine(artifact: Path, found: Found | None, models: Path, recorder: Path, j
     )
 
 
+def probed(artifact: Path) -> Found:
+    """Return what sparkbuild's probe finds in an artifact's files; nothing of them is run."""
+    found = probe(artifact / "bin", Catalog((shipped_root(),)), Silent())
+    codes = {d.name for f in found.files for d in f.device_code}
+    return Found(
+        pairs=frozenset(Pair(p.head, p.k, p.v) for p in found.verdicts.pairs),
+        archs=tuple(sorted(codes)),
+        backends=tuple(n for n in ("CPU", "CUDA") if found.verdicts.state(n.lower()) == "present"),
+    )
+
+
 def show(report: Report) -> str:
     """Return a report for people."""
     counts = Counter(r.verdict for r in report.runs)
@@ -143,7 +158,7 @@ def main() -> int:
         process.run(["cc", "-O1", "-shared", "-fPIC", "-o", recorder, source, "-ldl", "-lpthread"])
         for word in asked.artifact:
             place, _, file = word.partition("=")
-            found = msgspec.json.decode(Path(file).read_bytes(), type=Found) if file else None
+            found = msgspec.json.decode(Path(file).read_bytes(), type=Found) if file else probed(Path(place))
             report = examine(Path(place).resolve(), found, asked.models.resolve(), recorder, asked.jobs)
             reports.append(report)
             print(show(report))

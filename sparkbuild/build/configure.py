@@ -155,6 +155,11 @@ def check_definitions(
             )
 
 
+def is_off(value: str) -> bool:
+    """Return whether CMake takes a value for false (cmake-commands(7), "if")."""
+    return value.upper() in _FALSE or value.upper().endswith("-NOTFOUND")
+
+
 def same(entry: CacheEntry, asked: str) -> bool:
     """Return whether a cache entry holds what was asked; booleans have many spellings."""
     if entry.value == asked:

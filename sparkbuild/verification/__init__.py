@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from sparkbuild.build.configure import is_off
 from sparkbuild.catalog.records import Recipe, Shown
 from sparkbuild.planning import Definition
 from sparkbuild.verification.compiled import commanded, proved
@@ -19,7 +20,6 @@ from sparkbuild.verification.running import built, running
 __all__ = ["CMAKE_OWN", "STAGES", "Journey", "Seen", "Stage", "failures", "follow"]
 
 _OWN = {BUILD_TYPE: Shown(command="-O3 .*-DNDEBUG|-DNDEBUG .*-O3")}
-_OFF = {"OFF", "NO", "FALSE", "N", "0", "", "IGNORE", "NOTFOUND"}
 _COMPILED = 5  # stages that end with the compiler
 _SHOWING = ("commands", "binary", "run time")
 
@@ -41,7 +41,7 @@ def failures(journeys: Sequence[Journey]) -> list[str]:
 
 def _journey(flag: Definition, seen: Seen, earlier: tuple[Stage, ...]) -> Journey:
     shown = _shown(flag, seen.recipe)
-    on = flag.value.upper() not in _OFF
+    on = not is_off(flag.value)
     compiled = earlier or (
         Stage("asked", "held", flag.origin),
         declared(flag, seen),

@@ -91,7 +91,7 @@ def look(
 def read_cache(path: Path) -> dict[str, CacheEntry]:
     """Read a CMakeCache.txt. Raises UsageError when it is none."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").split("\n")
     except OSError as problem:
         raise UsageError(
             "not a folder that CMake configured",
