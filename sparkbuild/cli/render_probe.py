@@ -82,7 +82,8 @@ def _findings(verdicts: Verdicts) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     def rows() -> Iterator[tuple[str, Text, str]]:
-        for group, found in groupby(verdicts.findings, key=lambda f: f.group):
+        in_order = sorted(verdicts.findings, key=lambda f: list(_GROUPS).index(f.group))
+        for group, found in groupby(in_order, key=lambda f: f.group):
             every = list(found)
             told = [f for f in every if f.state != "absent"]
             for f in told:
