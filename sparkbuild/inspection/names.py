@@ -1,8 +1,6 @@
 """Names inside a binary: symbols and strings that are looked for, tables of names, variables.
 
-Only what a pattern asks for is kept, and string tables are read in windows, so that the memory taken
-depends on neither the size of the file nor the number of its symbols. Formats: the ELF specification
-(System V ABI, chapters 4 and 5) and the x86-64 and AArch64 supplements for relocations.
+Only what a pattern asks for is kept, so that the memory taken does not depend on the number of symbols.
 """
 
 from __future__ import annotations
@@ -15,24 +13,21 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.elf import Section, open_elf, sections
+from sparkbuild.inspection import layout
+from sparkbuild.inspection.elf import Section, open_elf
+from sparkbuild.inspection.layout import Layout
 
 T = TypeVar("T")
-_WINDOW, _OVERLAP = 1 << 22, 1 << 16
 # A hostile file can hold what is looked for without end. No real one has more, or longer names.
 _MOST, _LONGEST = 1 << 15, 1 << 12
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("at", "<u8"), ("size", "<u8")]
 )
-_RELOCATION = np.dtype([("at", "<u8"), ("info", "<u8"), ("addend", "<i8")])
-_RELATIVE = {"EM_X86_64": 8, "EM_AARCH64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
 _RUN = re.compile(rb"(?<![^\0])(?:[a-z][a-z0-9_-]{1,40}\0{1,8}){8,2000}")
 _ENOUGH = 2  # anchors that make a run of strings the one that is looked for
-_POINTERS = (".data.rel.ro", ".data.rel.ro.local", ".data", ".rodata")  # the last where nothing moves
 _ENTRY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,20}")
 # Begins where printable bytes begin and never goes back: else a long text is read again for each byte.
 _TEXT = re.compile(rb"(?<![\x20-\x7e\n\t])[\x20-\x7e\n\t]{3,4096}+(?=\0)")
@@ -42,7 +37,6 @@ _TABLE = 256  # entries of a table of names, at most
 _TABLES = 64  # places that may be the beginning of the table, at most
 
 Span = tuple[int, int]
-Addresses = npt.NDArray[np.uint64]
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -99,19 +93,12 @@ def read_names(path: Path, wanted: Wanted) -> Names:
         ) from problem
 
 
-class _Reader:
-    """One open file: its sections, and where an address lies in it."""
+class _Reader(Layout):
+    """One open file, and what is looked for in it."""
 
     def __init__(self, file: IO[bytes], elf: ELFFile, wanted: Wanted) -> None:
-        self.file, self.wanted = file, wanted
-        self.size = file.seek(0, 2)
-        self.relative = _RELATIVE.get(str(elf.header.e_machine))
-        self.sections = sections(elf)
-        self.loads: list[tuple[int, int, int]] = [
-            (s["p_vaddr"], s["p_filesz"], s["p_offset"])
-            for s in elf.iter_segments()
-            if s["p_type"] == "PT_LOAD"
-        ]
+        super().__init__(file, elf)
+        self.wanted = wanted
 
     def names(self) -> Names:
         symbols, calls, variables = self._symbols()
@@ -133,19 +120,6 @@ class _Reader:
             text=text,
             complete=any(s.type == "SHT_SYMTAB" for s in self.sections),
         )
-
-    def _read(self, offset: int, size: int) -> bytes:
-        self.file.seek(offset)
-        return self.file.read(max(0, min(size, self.size - offset)))
-
-    def _windows(self, begin: int, size: int, item: int = 1) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, bytes) of a part of the file; windows of bytes overlap, those of records do not."""
-        if begin + size > self.size:
-            raise ValueError("a section reaches beyond the file")
-        step = _WINDOW - _WINDOW % item
-        overlap = _OVERLAP if item == 1 else 0
-        for at in range(begin, begin + size, step):
-            yield at, self._read(at, min(step + overlap, begin + size - at))
 
     # -- symbols ---------------------------------------------------------------------------------
 
@@ -171,13 +145,13 @@ class _Reader:
     def _matching(self, section: Section, pattern: re.Pattern[bytes]) -> Iterator[tuple[str, Any]]:
         """Yield name and row of each symbol of a table that the pattern matches."""
         names = self.sections[section.link]
-        for _, data in self._windows(section.offset, section.size, _SYMBOL.itemsize):
+        for _, data in self.windows(section.offset, section.size, _SYMBOL.itemsize):
             table = np.frombuffer(data, _SYMBOL, len(data) // _SYMBOL.itemsize)
             order = np.argsort(table["name"], kind="stable")
             offsets = table["name"][order]
-            for at, text in self._windows(names.offset, names.size):
+            for at, text in self.windows(names.offset, names.size):
                 begin = at - names.offset
-                low, high = np.searchsorted(offsets, [begin, begin + _WINDOW])
+                low, high = np.searchsorted(offsets, [begin, begin + layout.WINDOW])
                 for place, row in zip(offsets[low:high].tolist(), order[low:high].tolist(), strict=True):
                     start = place - begin
                     name = text[start : text.find(b"\0", start, start + _LONGEST)]
@@ -195,13 +169,13 @@ class _Reader:
         ended: set[str] = set()
         run: dict[str, None] = {}
         places: set[int] = set()
-        for address, offset, size in self._constants():
+        for address, offset, size in self.constants():
             for at, data in self._texts(offset, size):
                 _add(strings, _whole_strings(whole, data))
                 _add(places, (at + m.start() - offset + address for m in _found(first, data)))
                 run |= dict.fromkeys(self._run(data))
                 _check(run)
-        for _, offset, size in self._constants() if run else ():
+        for _, offset, size in self.constants() if run else ():
             for _, data in self._texts(offset, size):
                 ended.update(m[0].decode() for m in _found(ends, data))
         return tuple(sorted(strings)), tuple(run), tuple(sorted(ended)), places
@@ -209,10 +183,10 @@ class _Reader:
     def _texts(self, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
         """Yield windows that begin with a whole string: the window before has seen the cut one."""
         whole = True
-        for at, data in self._windows(begin, size):
+        for at, data in self.windows(begin, size):
             skip = 0 if whole else data.find(b"\0") + 1
             yield at + skip, data[skip:]
-            whole = data[_WINDOW - 1 : _WINDOW] == b"\0"
+            whole = data[layout.WINDOW - 1 : layout.WINDOW] == b"\0"
 
     def _run(self, data: bytes) -> Iterator[str]:
         """Yield the words of every run of lower-case words that holds enough anchors."""
@@ -222,59 +196,20 @@ class _Reader:
             if len(anchors.intersection(words)) >= _ENOUGH:
                 yield from (w.decode() for w in words)
 
-    def _constants(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (address, offset, size) of read-only data; of every segment where no section says."""
-        found = [
-            (s.address, s.offset, s.size)
-            for s in self.sections
-            if s.type == "SHT_PROGBITS" and s.name.startswith(".rodata")
-        ]
-        if not self.sections and sum(size for _, size, _ in self.loads) > self.size:
-            raise ValueError("its segments overlap, or reach beyond the file")
-        yield from found or [(address, offset, size) for address, size, offset in self.loads]
-
     # -- pointers, variables, tables -------------------------------------------------------------
-
-    def _offset(self, address: int) -> int | None:
-        return next((o + address - a for a, size, o in self.loads if a <= address < a + size), None)
-
-    def _text(self, address: int) -> str:
-        offset = self._offset(address)
-        raw = self._read(offset, 256).partition(b"\0")[0] if offset is not None else b""
-        return raw.decode() if raw.isascii() and raw.decode().isprintable() else ""
-
-    def _links(self) -> Iterator[tuple[bool, Addresses, Addresses]]:
-        """Yield places and what they point to, in pieces; and whether the loader itself writes it there.
-
-        Else it is the word in the file, where that can be an address.
-        """
-        low = max(1, min((a for a, _, _ in self.loads), default=1))
-        high = max((a + size for a, size, _ in self.loads), default=1)
-        for s in self.sections:
-            if s.type == "SHT_RELA" and s.flags & 2 and self.relative:  # allocated: the loader's own
-                for _, data in self._windows(s.offset, s.size, _RELOCATION.itemsize):
-                    rows = np.frombuffer(data, _RELOCATION, len(data) // _RELOCATION.itemsize)
-                    rows = rows[(rows["info"] & 0xFFFFFFFF) == self.relative]
-                    yield True, rows["at"], rows["addend"].view("<u8")
-            elif s.name in _POINTERS and s.type == "SHT_PROGBITS":
-                for at, data in self._windows(s.offset, s.size, 8):
-                    words = np.frombuffer(data, "<u8", len(data) // 8)
-                    places = np.flatnonzero((words >= low) & (words < high))
-                    base = s.address + at - s.offset
-                    yield False, places.astype(np.uint64) * 8 + base, words[places]
 
     def _starts(self, first: set[int]) -> list[int]:
         """Return the places that point to the table's first name, the first ones of many."""
         found: set[int] = set()
         names = np.array(sorted(first), np.uint64)
-        for _, places, targets in self._links() if first else ():
+        for _, places, targets in self.links() if first else ():
             found.update(places[np.isin(targets, names)][:_TABLES].tolist())
         return sorted(found)[:_TABLES]
 
     def _pointers(self, near: list[Span]) -> dict[int, int]:
         """Return address -> what it points to, of the aligned addresses within the spans."""
         found: dict[int, int] = {}
-        for sure, places, targets in self._links() if near else ():
+        for sure, places, targets in self.links() if near else ():
             keep = np.zeros(len(places), bool)
             for low, high in near:
                 keep |= (places >= low) & (places < high)
@@ -287,17 +222,17 @@ class _Reader:
         if not self.wanted.variables:
             return None, ""
         number, text = (places.get(name) for name in self.wanted.variables)
-        offset = self._offset(number) if number is not None else None
-        raw = self._read(offset, 4) if offset is not None else b""
+        offset = self.offset(number) if number is not None else None
+        raw = self.read(offset, 4) if offset is not None else b""
         value = int(struct.unpack("<i", raw)[0]) if len(raw) == 4 else None  # noqa: PLR2004 - an int
-        return value, self._text(pointers.get(text, 0)) if text is not None else ""
+        return value, self.text(pointers.get(text, 0)) if text is not None else ""
 
     def _table(self, starts: list[int], pointers: dict[int, int]) -> tuple[str, ...]:
         """Return the names of an array of records that each begin with a pointer to a name."""
         for start in starts:
             for stride in _STRIDES:
                 begin = [
-                    self._text(pointers.get(start + i * stride, 0)) for i in range(len(self.wanted.table))
+                    self.text(pointers.get(start + i * stride, 0)) for i in range(len(self.wanted.table))
                 ]
                 if tuple(begin) == self.wanted.table:
                     return self._entries(start, stride, pointers)
@@ -305,7 +240,7 @@ class _Reader:
 
     def _entries(self, start: int, stride: int, pointers: dict[int, int]) -> tuple[str, ...]:
         """Return the table's names by number, up to the last one."""
-        texts = [self._text(pointers.get(start + i * stride, 0)) for i in range(_TABLE)]
+        texts = [self.text(pointers.get(start + i * stride, 0)) for i in range(_TABLE)]
         names = [t if _ENTRY.fullmatch(t) else "" for t in texts]
         while names and not names[-1]:
             names.pop()

@@ -14,7 +14,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection import names as module
+from sparkbuild.inspection import layout
 from sparkbuild.inspection.elf import is_elf
 from sparkbuild.inspection.names import Names, Wanted, read_names
 
@@ -384,8 +384,8 @@ def test_windows_change_nothing(mixed: Path, monkeypatch: pytest.MonkeyPatch, wi
     whole = read_names(mixed, _ALL)
     assert (len(whole.symbols), len(whole.strings), whole.run[:10]) == (202, 60, _FILLER)
     assert (whole.number, whole.text, whole.table[:5]) == (7, "abc", ("f32", "f16", "q4_0", "", "q0_k"))
-    monkeypatch.setattr(module, "_WINDOW", window)
-    monkeypatch.setattr(module, "_OVERLAP", 128)
+    monkeypatch.setattr(layout, "WINDOW", window)
+    monkeypatch.setattr(layout, "_OVERLAP", 128)
     assert read_names(mixed, _ALL) == whole
 
 
@@ -393,9 +393,9 @@ def test_a_string_across_windows_is_not_cut(tmp_path: Path, monkeypatch: pytest.
     """Wherever a window begins, the end of a text is no option and the end of a word no word."""
     path = compiled(tmp_path, words(*_FILLER, "a text with --nothing", "--something"))
     wanted = msgspec.structs.replace(_RUN, strings=("--[a-z-]+",))
-    monkeypatch.setattr(module, "_OVERLAP", 128)
+    monkeypatch.setattr(layout, "_OVERLAP", 128)
     for window in range(96, 192):
-        monkeypatch.setattr(module, "_WINDOW", window)
+        monkeypatch.setattr(layout, "WINDOW", window)
         found = read_names(path, wanted)
         assert found.strings == ("--something",)
         assert set(found.run) == set(_FILLER)

@@ -56,8 +56,8 @@ def test_a_stripped_library_hides_only_what_it_must(found: Probe, tmp_path: Path
     path = toys.library(tmp_path)
     subprocess.run(["strip", path], check=True)
     stripped = probe(path, _CATALOG, Told()).verdicts
-    alike = msgspec.structs.replace(found.verdicts, findings=(), options=())
-    assert msgspec.structs.replace(stripped, findings=(), options=()) == alike
+    alike = msgspec.structs.replace(found.verdicts, findings=(), options=(), external=())
+    assert msgspec.structs.replace(stripped, findings=(), options=(), external=()) == alike
     assert (stripped.state("cpu"), stripped.state("cuda"), stripped.state("llamafile")) == (
         *("present", "present", "absent"),
     )
