@@ -8,8 +8,9 @@ from sparkbuild.toolchain.compilers import (
     is_cross,
     target_processor,
 )
-from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch, runners, runtime_dirs
+from sparkbuild.toolchain.cuda import CudaToolkit, find_cuda, gpu_arch, runtime_dirs
 from sparkbuild.toolchain.preflight import preflight
+from sparkbuild.toolchain.runners import runners
 
 __all__ = [
     "Compilers",

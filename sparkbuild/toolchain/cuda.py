@@ -6,7 +6,6 @@ which GB10 is). A compiler for this machine and the libraries of the target make
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ from sparkbuild.toolchain.compilers import Compilers, is_cross, target_processor
 from sparkbuild.toolchain.memory import recall
 
 # nvcc's own name for a target platform (CUDA Installation Guide, "Cross-platform Environment").
-_PLATFORMS = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
+PLATFORMS = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
 _PROGRAMS = ("bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "nvvm/bin/cicc")
 _LAYOUT = 1  # of an assembled toolkit; part of its digest
 _UNLINKABLE = re.compile(r"[\s,:'$`&()<>]")  # in -Wl,-rpath-link,A:B and -Xcompiler=A,B
@@ -65,20 +64,8 @@ def _runtime_dirs(lib: Path) -> tuple[Path, ...]:
 
 def runtime_dirs(root: Path, machine: str) -> tuple[Path, ...]:
     """Return where a toolkit's libraries for a machine are; nothing when it is not here."""
-    lib = root / "targets" / _PLATFORMS.get(machine, "") / "lib"
+    lib = root / "targets" / PLATFORMS.get(machine, "") / "lib"
     return _runtime_dirs(lib) if lib.is_dir() else ()
-
-
-def runners(folders: Folders) -> tuple[dict[str, tuple[str, ...]], tuple[Path, ...]]:
-    """Return what runs a stranger's binary here: C compilers by machine, and folders of CUDA libraries."""
-    here = platform.machine()
-    names = {m: ("cc", "gcc") if m == here else (f"{m}-linux-gnu-gcc",) for m in _PLATFORMS}
-    found = {m: next((w for n in words if (w := shutil.which(n))), "") for m, words in names.items()}
-    assembled = sorted((folders.cache / "cuda").glob("[0-9]*"), reverse=True)
-    roots = [*_installed_roots(), *(p for p in assembled if p.is_dir())]
-    # The loader skips a library of another machine, so the folders of all may be named.
-    libraries = [d for root in roots for machine in _PLATFORMS for d in runtime_dirs(root, machine)]
-    return {m: (cc,) for m, cc in found.items() if cc}, tuple(libraries)
 
 
 def find_cuda(
@@ -95,7 +82,7 @@ def find_cuda(
     Raises MissingError when neither can be had.
     """
     refused = []
-    for root in _installed_roots():
+    for root in installed_roots():
         version = nvcc_version(root / "bin/nvcc")
         why = refusal(toolchain, version) or _lacks(root, toolchain)
         if not why:
@@ -152,7 +139,8 @@ def gpu_arch(toolchain: Toolchain) -> str:
     return ";".join(found)
 
 
-def _installed_roots() -> list[Path]:
+def installed_roots() -> list[Path]:
+    """Return the CUDA toolkits that are installed on this machine, the one on PATH first."""
     named = [Path(p) for p in _INSTALLED] + sorted(Path("/usr/local").glob("cuda-*"), reverse=True)
     on_path = shutil.which("nvcc")
     found = [Path(on_path).resolve().parent.parent] if on_path else []
@@ -161,7 +149,7 @@ def _installed_roots() -> list[Path]:
 
 
 def _target_dir(root: Path, toolchain: Toolchain) -> Path:
-    return root / "targets" / _PLATFORMS[target_processor(toolchain)]
+    return root / "targets" / PLATFORMS[target_processor(toolchain)]
 
 
 def _lacks(root: Path, toolchain: Toolchain) -> str:
@@ -226,7 +214,7 @@ def _assembled(
 def _build_machine(compilers: Compilers) -> str:
     """Return the machine that builds: the other one when cross-building."""
     target = compilers.target.partition("-")[0]
-    return next(m for m in _PLATFORMS if (m != target) == compilers.cross)
+    return next(m for m in PLATFORMS if (m != target) == compilers.cross)
 
 
 def _unpack(files: Iterable[tuple[Wheel, Path]], root: Path, target: Path) -> None:

@@ -124,7 +124,7 @@ def wheel(folders: Folders, part: str, machine: str, files: dict[str, str]) -> W
 
 @pytest.fixture
 def assembled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaToolkit:
-    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)  # this machine may have one
+    monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)  # this machine may have one
     folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")  # no space in a path
     rows = [wheel(folders, "build", m, _BUILD) for m in ("aarch64", "x86_64")]
     rows += [wheel(folders, "target", m, _TARGET) for m in ("aarch64", "x86_64")]
@@ -172,7 +172,7 @@ def test_cmake_is_told_where_all_of_it_is(assembled: CudaToolkit) -> None:
 
 
 def test_a_path_that_nvcc_would_split_is_refused(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)
+    monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)
     wheels = Catalog((shipped_root(),)).cuda_wheels("13.0").record
     with pytest.raises(UsageError, match="with ' ' in it"):
         find_cuda(toolchain_of(), wheels, compilers_of(), folders, offline=True, progress=Silent())
@@ -180,7 +180,7 @@ def test_a_path_that_nvcc_would_split_is_refused(folders: Folders, monkeypatch: 
 
 def test_offline_without_wheels_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")
-    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", list)
+    monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)
     wheels = Catalog((shipped_root(),)).cuda_wheels("13.0").record
     with pytest.raises(MissingError, match="--offline"):
         find_cuda(toolchain_of(), wheels, compilers_of(), folders, offline=True, progress=Silent())
@@ -193,7 +193,7 @@ def test_refused_wheels_are_not_assembled(
     nvcc = script("nvcc", "echo V12.8.93")
     (tmp_path / "old" / "bin").mkdir(parents=True)
     nvcc.rename(tmp_path / "old" / "bin" / "nvcc")
-    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", lambda: [tmp_path / "old"])
+    monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", lambda: [tmp_path / "old"])
     wheels = CudaWheels(1, "12.8", "12.8.93", ())
     toolchain = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
     with pytest.raises(MissingError, match="too old") as caught:
@@ -212,7 +212,7 @@ def test_an_installed_toolkit_is_taken_when_it_has_everything(
     for name in (*wanted, "lib/stubs/libcuda.so"):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text("")
-    monkeypatch.setattr("sparkbuild.toolchain.cuda._installed_roots", lambda: [root])
+    monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", lambda: [root])
     wheels = CudaWheels(1, "12.8", "12.8.93", ())
     refused = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
     arguments = (refused, wheels, compilers_of(), folders)
