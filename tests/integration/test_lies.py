@@ -153,7 +153,6 @@ class TestNative:
         assert done.code == 1
         line = "GGML_NATIVE=OFF: lost at cache: ON in the cache"
         assert line in done.out.splitlines()
-        assert line in done.err  # the last words, and all that CI may show
         assert "2 required flags are not in force" in done.err
         assert "not known: binary: no ELF executable or library here" in done.out
 

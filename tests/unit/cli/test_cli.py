@@ -168,7 +168,8 @@ def test_a_bug_is_exit_code_101_with_a_log(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_exit_code_130(number: signal.Signals) -> None:
     code = (
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "from sparkbuild.artifact import store\n"
         f"store.all_stored = lambda _: os.kill(os.getpid(), {int(number)})\n"
         "sys.argv = ['sparkbuild', 'list']\n"
