@@ -154,9 +154,10 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         processor = target_processor(session.catalog.toolchain(request.arch).record)
         with store.adding(made.engine, made.key, folders) as temp:
             files = collect(built.configured, made.targets, recipe.roles, processor, temp / "bin")
-            how = How({processor: (made.compilers.cc,)}, made.cuda.runtime_dirs if made.cuda else ())
+            libraries = made.cuda.runtime_dirs if made.cuda else ()
+            how = How({processor: (made.compilers.cc,)}, libraries, tools=False)
             tool = temp / "bin" / recipe.version_target
-            version = ask_version(tool, processor, recipe.version_pattern, how.libraries)
+            version = ask_version(tool, processor, recipe.version_pattern, libraries)
             check_version(version, made, where)
             found = probe(temp / "bin", session.catalog, progress, how)
             flags = check_flags(_seen(made, recipe, built, found, session), where)

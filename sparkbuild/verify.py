@@ -66,7 +66,7 @@ def verify_folder(
         backend=backend,
         ninja=building.find_tools().ninja,
         environment=os.environ,
-        how=How(*runners(session.folders)),
+        how=How(*runners(session.folders), tools=False),
         progress=session.progress,
     )
     return Verified(f"{build_dir} (taken for {found.engine})", follow(found.seen), found.notes)
@@ -76,7 +76,8 @@ def _again(stored: Stored, catalog: Catalog, progress: Progress) -> tuple[Journe
     """Return each flag's journey: up to the compiler as it was built, the binary and the run as it is now."""
     manifest = stored.manifest
     machine, cuda = manifest.target.processor, manifest.cuda
-    how = How({machine: (manifest.compilers.cc,)}, runtime_dirs(Path(cuda.root), machine) if cuda else ())
+    libraries = runtime_dirs(Path(cuda.root), machine) if cuda else ()
+    how = How({machine: (manifest.compilers.cc,)}, libraries, tools=False)
     found = probe(stored.path / "bin", catalog, progress, how)
     seen = Seen(
         definitions=tuple(

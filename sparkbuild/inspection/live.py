@@ -22,11 +22,12 @@ class How(msgspec.Struct, frozen=True):
     """What is needed to run a stranger's binary.
 
     ``compilers`` are the commands that compile C for each machine; ``libraries`` folders with what
-    is not beside the binary, such as CUDA's run time.
+    is not beside the binary, such as CUDA's run time. Without ``tools`` only the library is asked.
     """
 
     compilers: Mapping[str, Sequence[str | Path]]
     libraries: tuple[Path, ...] = ()
+    tools: bool = True
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -39,8 +40,8 @@ class Said(msgspec.Struct, frozen=True):
     system: SystemReport
     models: dict[str, bool] = {}
     tool: str = ""
-    version: Answer = Answer("not run", "no tool is here to be asked")
-    devices: Answer = Answer("not run", "no tool is here to be asked")
+    version: Answer = Answer("not run", "no tool was asked")
+    devices: Answer = Answer("not run", "no tool was asked")
     options: tuple[str, ...] = ()
     cache_types: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ def listen(
     system, known_models = _library(files, facts, rules, models, how, work)
     named = {name.rpartition("/")[2]: name for name in files}
     tool = next((named[t] for t in rules.asked.tools if t in named), "")
-    if not tool:
+    if not tool or not how.tools:
         return Said(system, known_models)
     machine = next(f.elf.machine for f in facts if f.name == tool)
     path = files[tool]

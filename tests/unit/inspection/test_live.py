@@ -29,12 +29,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def said(folder: Path, work: Path) -> Said:
+def said(folder: Path, work: Path, *, tools: bool = True) -> Said:
     work.mkdir()
     wanted = wanted_names(_RULES, ())
     files = dict(elf_files(folder, work))
     facts = [file_facts(name, path, wanted) for name, path in files.items()]
-    return listen(files, facts, _RULES, ("known", "strange"), How({_HERE: ("gcc",)}), work)
+    return listen(files, facts, _RULES, ("known", "strange"), How({_HERE: ("gcc",)}, tools=tools), work)
 
 
 def test_what_a_tool_says(tmp_path: Path) -> None:
@@ -48,6 +48,13 @@ def test_what_a_tool_says(tmp_path: Path) -> None:
     assert found.options == ("--cache-type-k", "--help", "--list-devices", "--spec-type")
     assert found.cache_types == ("f32", "f16", "q8_0")
     assert found.drafts == ("none", "draft-simple", "ngram-mod")
+
+
+def test_the_library_alone_is_asked(tmp_path: Path) -> None:
+    toys.library(tmp_path / "toy")
+    toys.tool(tmp_path / "toy")
+    found = said(tmp_path / "toy", tmp_path / "work", tools=False)
+    assert (found.system.ran, found.tool, found.version.ran) == ("native", "", "not run")
 
 
 def test_the_server_is_asked_before_others(tmp_path: Path) -> None:
