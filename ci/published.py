@@ -1,6 +1,6 @@
 """Fetch binaries that others published, by hash, and compare probe with the oracles on each: ci/oracle.py.
 
-python -m ci.published FOLDER      FOLDER keeps the files (350 MB, 1.3 GB unpacked)
+python -m ci.published FOLDER      FOLDER keeps the files (350 MB, 490 MB unpacked)
 """
 
 from __future__ import annotations
