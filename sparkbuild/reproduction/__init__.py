@@ -1,0 +1,1 @@
+"""Rebuild what a manifest describes, compare, and find the cause of a difference."""
