@@ -114,6 +114,7 @@ def _plan(request: Request, session: Session) -> Plan:
             cuda=cuda,
             cuda_arch=cuda_arch,
             cmake=building.find_tools().cmake_version,
+            cache=folders.cache,
             user=request.define,
         )
     )
@@ -149,7 +150,8 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
                 where=str(made.source.path),
                 remedy=f"remove it and run again: rm -r {made.source.path.parent}",
             )
-        built = building.build(made, recipe, folders, asked_jobs=request.jobs, progress=progress)
+        around = building.Surroundings(jobs=request.jobs)
+        built = building.build(made, recipe, folders, around, progress)
         progress.stage("collect and check the binaries")
         processor = target_processor(session.catalog.toolchain(request.arch).record)
         with store.adding(made.engine, made.key, folders) as temp:
@@ -261,7 +263,7 @@ def _manifest(
         else None,
         definitions=tuple(
             manifests.DefinitionUsed(
-                d.name, d.value, cache[d.name].value, cache[d.name].type, d.origin, d.why, d.required
+                d.name, d.value, cache[d.name].value, cache[d.name].type, d.origin, d.why, d.required, d.local
             )
             for d in made.definitions
         ),
@@ -275,6 +277,7 @@ def _manifest(
             configure=built.configured.command,
             build=built.command,
             environment=built.environment,
+            place=built.place,
             jobs=built.jobs.count,
             steps=len(built.timeline.steps),
             compile_commands=summarise(built.entries),

@@ -246,6 +246,7 @@ def inputs_of(
         cuda=None,
         cuda_arch="121",
         cmake="4.2.0",
+        cache=Path("/nowhere/cache"),
         user={},
     )
     return msgspec.structs.replace(known, **changes)
@@ -301,6 +302,7 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
             configure=("cmake", "-S", "x"),
             build=("ninja", "toy-server"),
             environment={"TZ": "UTC"},
+        place="namespace",
             jobs=4,
             steps=100,
             compile_commands=Commands(90, 30, {"armv8.2-a": 90}, {"121": 30}),

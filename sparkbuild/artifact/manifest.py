@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from sparkbuild.build.commands import Commands
+from sparkbuild.build.place import Way
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
 from sparkbuild.inspection.fatbin import DeviceCode
@@ -93,7 +94,8 @@ class CudaUsed(Record, frozen=True):
 class DefinitionUsed(Record, frozen=True):
     """A CMake definition: what was asked, what is in CMake's cache, of which type, why, by whom.
 
-    The type UNINITIALIZED means that the project reads the variable without declaring it.
+    The type UNINITIALIZED means that the project reads the variable without declaring it. ``local`` is
+    what ``asked`` begins with when that names places of the building machine, and is not in the key.
     """
 
     name: str
@@ -103,10 +105,15 @@ class DefinitionUsed(Record, frozen=True):
     origin: str
     why: str
     required: bool
+    local: str = ""
 
 
 class Run(Record, frozen=True):
-    """How it was made. ``wall_seconds`` is all of it, ``cpu_seconds`` what CMake and ninja's steps took."""
+    """How it was made. ``wall_seconds`` is all of it, ``cpu_seconds`` what CMake and ninja's steps took.
+
+    ``place`` says how the source came to the one path at which every build sees it: shown there in a
+    namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart.
+    """
 
     started: dt.datetime
     host: str
@@ -115,6 +122,7 @@ class Run(Record, frozen=True):
     configure: tuple[str, ...]
     build: tuple[str, ...]
     environment: dict[str, str]
+    place: Way
     jobs: int
     steps: int
     compile_commands: Commands

@@ -14,10 +14,12 @@ import ninja as ninja_package
 
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.build.place import Isolation, Way, placed
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, from_json, to_json, write_whole
 from sparkbuild.planning import Plan
+from sparkbuild.planning.measures import SOURCE
 from sparkbuild.progress import Progress
 
 
@@ -30,10 +32,25 @@ class Tools(msgspec.Struct, frozen=True):
     ninja_version: str
 
 
+class Surroundings(msgspec.Struct, frozen=True):
+    """What may differ between two builds of one plan and must not change a byte of the result.
+
+    ``environment`` is added to the build's own; ``jobs`` is a number, or None for what this machine
+    bears.
+    """
+
+    jobs: int | None = None
+    isolation: Isolation = Isolation()
+    environment: dict[str, str] = {}
+    umask: int = 0o022
+
+
 class Built(msgspec.Struct, frozen=True):
-    """A finished build: its folder, what CMake made of the plan, what was compiled, how long."""
+    """A finished build: its folder, how the source came to its path, what CMake made of the plan, what
+    was compiled, how long."""
 
     build_dir: Path
+    place: Way
     command: tuple[str, ...]
     configured: configure.Configured
     entries: tuple[commands.Entry, ...]
@@ -68,7 +85,7 @@ def environment(plan: Plan, work: Path) -> dict[str, str]:
         "PATH": process.SYSTEM_PATH,
         "HOME": str(home),
         "TMPDIR": str(temp),
-        "GIT_CEILING_DIRECTORIES": str(plan.source.path.parent),
+        "GIT_CEILING_DIRECTORIES": str(SOURCE.parent),
         "GIT_CONFIG_NOSYSTEM": "1",
         "CMAKE_COLOR_DIAGNOSTICS": "OFF",
     }
@@ -79,26 +96,25 @@ def build_dir(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
 
 
-def build(
-    plan: Plan, recipe: Recipe, folders: Folders, *, asked_jobs: int | None, progress: Progress
-) -> Built:
+def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, progress: Progress) -> Built:
     """Configure, check and compile a plan.
 
     Raises ConfigureError or CompileError. What was built stays, so that a second call goes on.
     """
     tools = find_tools()
     where = build_dir(plan, folders)
-    env = environment(plan, where / ".env")
-    with _plain_umask():
+    env = environment(plan, where / ".env") | around.environment
+    _point(where / ".env" / "source", plan.source.path)
+    with _umask(around.umask), placed(plan.source.path, around.isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
         began, before = time.monotonic(), _children_cpu()
         argv = configure.command(plan, tools.cmake, tools.ninja, where)
-        configured = configure.configure(plan, recipe.failures, argv, where, env)
+        configured = configure.configure(plan, recipe.failures, argv, where, env, place.enter)
         configure_seconds = time.monotonic() - began
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where)
-        count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=asked_jobs)
+        count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=around.jobs)
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
         began, earlier = time.monotonic(), _timings(plan, folders)
         line = ninja.build(
@@ -107,6 +123,7 @@ def build(
             plan.targets,
             jobs=count.count,
             env=env,
+            enter=place.enter,
             steps=recipe.steps,
             earlier=_read_timings(earlier),
             progress=progress,
@@ -115,6 +132,7 @@ def build(
     command = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(count.count))
     return Built(
         build_dir=where,
+        place=place.way,
         command=command,
         configured=configured,
         entries=entries,
@@ -145,9 +163,15 @@ def _children_cpu() -> float:
     return times.children_user + times.children_system
 
 
+def _point(link: Path, tree: Path) -> None:
+    """Leave in a build folder where its source really lies, for who looks at the folder later."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(tree)
+
+
 @contextlib.contextmanager
-def _plain_umask() -> Iterator[None]:
-    before = os.umask(0o022)
+def _umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from sparkbuild.catalog.records import Failure
 from sparkbuild.errors import ConfigureError, did_you_mean
 from sparkbuild.files import write_whole
 from sparkbuild.planning import Definition, Plan
+from sparkbuild.planning.measures import SOURCE
 
 _UNUSED = re.compile(r"Manually-specified variables were not used by the project:\n((?:\s*\n|[ \t]+\S+\n)+)")
 _DEPRECATED = re.compile(r"\b([A-Z][A-Z0-9_]{3,})\b[^\n]{0,40}\bis deprecated\b[^\n]*")
@@ -56,12 +57,17 @@ class Configured(msgspec.Struct, frozen=True):
 def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str, ...]:
     """Return the configure command; a definition is one argument, no shell ever sees it."""
     given = tuple(f"-D{d.name}={d.value}" for d in plan.definitions)
-    base = (str(cmake), "-S", str(plan.source.path), "-B", str(build_dir), "-G", "Ninja")
+    base = (str(cmake), "-S", str(SOURCE), "-B", str(build_dir), "-G", "Ninja")
     return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", *given)
 
 
 def configure(
-    plan: Plan, failures: Iterable[Failure], argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str]
+    plan: Plan,
+    failures: Iterable[Failure],
+    argv: tuple[str, ...],
+    build_dir: Path,
+    env: Mapping[str, str],
+    enter: tuple[str, ...] = (),
 ) -> Configured:
     """Configure and check. Raises ConfigureError; CMake's output is in configure.log.
 
@@ -73,7 +79,7 @@ def configure(
     shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
     stateless_query(build_dir)
     log = build_dir / "configure.log"
-    with process.stream(argv, env=env, cwd=build_dir) as running:
+    with process.stream((*enter, *argv), env=env, cwd=build_dir) as running:
         output = "\n".join(running) + "\n"
     write_whole(log, output.encode())
     check_output(output, running.returncode or 0, plan.backend, failures, log)

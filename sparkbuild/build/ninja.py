@@ -92,17 +92,18 @@ def build(
     *,
     jobs: int,
     env: Mapping[str, str],
+    enter: tuple[str, ...] = (),
     steps: Steps,
     earlier: Timeline | None,
     progress: Progress,
 ) -> Timeline:
     """Build the targets. Raises CompileError with the failing command's own output.
 
-    When a compiler is killed for memory the rest is built with half the jobs, once.
+    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with half the jobs, once.
     """
-    argv = command(ninja, build_dir, targets)
+    argv = (*enter, *command(ninja, build_dir, targets))
     costs, log = _Costs(steps, earlier), build_dir / ".ninja_log"
-    todo = _planned(ninja, build_dir, targets, env)
+    todo = _planned(argv, env)
     try:
         _run(argv, jobs, build_dir, env, _Meter(log, todo, costs, jobs, progress))
     except _KilledForMemoryError:
@@ -112,7 +113,7 @@ def build(
         progress.note(
             f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
         )
-        todo = _planned(ninja, build_dir, targets, env)
+        todo = _planned(argv, env)
         _run(argv, fewer, build_dir, env, _Meter(log, todo, costs, fewer, progress))
     return timeline(build_dir)
 
@@ -217,10 +218,10 @@ class _Meter:
         return f" (slowest: {name.removesuffix('.o')} {seconds:.0f} s)" if seconds > 1 else ""
 
 
-def _planned(ninja: Path, build_dir: Path, targets: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
+def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
     """Return the outputs that ninja would make, from a dry run."""
     done = process.run(
-        [ninja, "-C", build_dir, "-n", *targets],
+        [*argv, "-n"],
         env={**env, "NINJA_STATUS": "[%f/%t] "},
         check=False,
         timeout=120,

@@ -15,6 +15,7 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
+from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
@@ -71,6 +72,7 @@ def cli() -> None:
 
 cli.add_command(probe)
 cli.add_command(verify_flags)
+cli.add_command(reproduce)
 
 Command = Callable[..., Any]
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
 from sparkbuild.catalog.records import Backend, Choice, Intent, Recipe, Shelf, State, Toolchain
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import sha256_bytes
+from sparkbuild.planning.measures import cuda_flags, host_flags
 from sparkbuild.source import Option, SourceTree
 from sparkbuild.toolchain import Compilers, CudaToolkit
 
-KEY_FORMAT = 1
+KEY_FORMAT = 2  # 2: one source path, prefix maps, nvcc's seed
 _CMAKE_OWN = re.compile(r"^(CMAKE_[A-Z0-9_]+|BUILD_SHARED_LIBS|BUILD_TESTING|CUDAToolkit_ROOT)$")
-
-
+_FLAGS = re.compile(r"^CMAKE_(C|CXX|CUDA)_FLAGS$")
 _WORD = re.compile(r"\{(\w+)\}")
 
 
 class Definition(msgspec.Struct, frozen=True):
     """One CMake definition: its value, why it is given and by whom.
 
-    ``origin`` is recipe:INTENT, toolchain:NAME, sparkbuild or user. A definition that only names a
-    place on this machine (``keyed`` false) is not part of the key.
+    ``origin`` is recipe:INTENT, toolchain:NAME, sparkbuild or user. ``local`` is what the value begins
+    with when that names places on this machine, and is no part of the key.
     """
 
     name: str
@@ -32,7 +33,12 @@ class Definition(msgspec.Struct, frozen=True):
     why: str
     origin: str
     required: bool = False
-    keyed: bool = True
+    local: str = ""
+
+    @property
+    def keyed(self) -> str:
+        """The part of the value that can change a byte."""
+        return self.value.removeprefix(self.local)
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -71,6 +77,7 @@ class Inputs(msgspec.Struct, frozen=True):
     """What a plan is made from; everything in it was observed before.
 
     ``options`` are those that the source tree declares, ``reads`` tells whether it reads a variable;
+    ``cache`` is the folder below which everything is built;
     ``cuda_arch`` is the toolchain's, or what it means on this machine, empty for a CPU build.
     """
 
@@ -84,6 +91,7 @@ class Inputs(msgspec.Struct, frozen=True):
     cuda: CudaToolkit | None
     cuda_arch: str
     cmake: str
+    cache: Path
     user: Mapping[str, str]
 
 
@@ -117,7 +125,8 @@ def make_plan(known: Inputs) -> Plan:
 
 def _own(known: Inputs) -> list[Definition]:
     """Return the definitions that are CMake's own and the same for every engine."""
-    cc, cxx = str(known.compilers.cc), str(known.compilers.cxx)
+    cc, cxx, flags = str(known.compilers.cc), str(known.compilers.cxx), host_flags(known.cache)
+    mapped = "the same paths in every binary, wherever it is built"
     rows = [
         ("CMAKE_BUILD_TYPE", "Release", "optimised, without debug checks", True, True),
         ("BUILD_SHARED_LIBS", "ON", "tools share one copy of each library", False, True),
@@ -132,6 +141,8 @@ def _own(known: Inputs) -> list[Definition]:
         ("CMAKE_EXPORT_COMPILE_COMMANDS", "ON", "each compile command can be checked", False, True),
         ("CMAKE_C_COMPILER", cc, "proved by macro and intrinsic", False, False),
         ("CMAKE_CXX_COMPILER", cxx, "proved by macro and intrinsic", False, False),
+        ("CMAKE_C_FLAGS", flags, mapped, False, False),
+        ("CMAKE_CXX_FLAGS", flags, mapped, False, False),
     ]
     if known.compilers.cross:
         processor = known.compilers.target.partition("-")[0]
@@ -140,7 +151,10 @@ def _own(known: Inputs) -> list[Definition]:
             ("CMAKE_SYSTEM_NAME", "Linux", why, False, True),
             ("CMAKE_SYSTEM_PROCESSOR", processor, why, False, True),
         ]
-    own = [Definition(n, v, why, "sparkbuild", required=r, keyed=k) for n, v, why, r, k in rows]
+    own = [
+        Definition(n, v, why, "sparkbuild", required=r, local="" if keyed else v)
+        for n, v, why, r, keyed in rows
+    ]
     return own + (_cuda_definitions(known, known.cuda) if known.cuda else [])
 
 
@@ -153,8 +167,14 @@ def _cuda_definitions(known: Inputs, cuda: CudaToolkit) -> list[Definition]:
         f"toolchain:{toolchain.name}",
         required=True,
     )
+    flags = cuda_flags(known.cache)
+    seeded = "the same names and paths in every binary, whichever process and folder made it"
     why = f"CUDA {cuda.version}, {cuda.origin}"
-    return [arch, *(Definition(n, v, why, "sparkbuild", keyed=False) for n, v in cuda.definitions.items())]
+    return [
+        arch,
+        Definition("CMAKE_CUDA_FLAGS", flags, seeded, "sparkbuild", local=flags),
+        *(Definition(n, v, why, "sparkbuild", local=v) for n, v in cuda.definitions.items()),
+    ]
 
 
 def from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
@@ -230,6 +250,9 @@ def _from_user(name: str, value: str, known: Inputs, replaced: Definition | None
             where=f"-D {name}={value}",
             remedy=did_you_mean(name, known.options) + "'sparkbuild plan ENGINE --options' lists all",
         )
+    if replaced and _FLAGS.match(name):
+        why = "asked on the command line, behind sparkbuild's own"
+        return Definition(name, f"{replaced.value} {value}", why, "user", local=f"{replaced.value} ")
     why = f"instead of {replaced.value!r} ({replaced.origin})" if replaced else "asked on the command line"
     return Definition(name, value, why, "user", required=bool(replaced and replaced.required))
 
@@ -251,7 +274,7 @@ def _key(plan: Plan) -> str:
         "compilers": [plan.compilers.digest, plan.compilers.target],
         "cuda": plan.cuda.digest if plan.cuda else "",
         "cmake": plan.cmake,
-        "definitions": sorted((d.name, d.value) for d in plan.definitions if d.keyed),
+        "definitions": sorted((d.name, d.keyed) for d in plan.definitions),
         "targets": plan.targets,
         "environment": sorted(plan.environment.items()),
     }

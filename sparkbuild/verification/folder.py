@@ -59,7 +59,7 @@ def look(
             where=str(build_dir),
             remedy="configure again and see why CMake stops",
         )
-    source = Path(cache["CMAKE_HOME_DIRECTORY"].value) if "CMAKE_HOME_DIRECTORY" in cache else build_dir
+    source = _source(build_dir, cache)
     why = {"asked": "a build folder does not record what was typed"}
     declared = scan(source) if source.is_dir() else None
     if declared is None:
@@ -100,6 +100,13 @@ def read_cache(path: Path) -> dict[str, CacheEntry]:
         ) from problem
     found = (_CACHE_LINE.fullmatch(line) for line in lines)
     return {m["name"]: CacheEntry(m["name"], m["type"], m["value"]) for m in found if m}
+
+
+def _source(build_dir: Path, cache: Mapping[str, CacheEntry]) -> Path:
+    """Return where a folder's source lies: sparkbuild's own folders point to it, CMake's cache names it."""
+    if (own := build_dir / ".env" / "source").is_symlink():
+        return own.resolve()
+    return Path(cache["CMAKE_HOME_DIRECTORY"].value) if "CMAKE_HOME_DIRECTORY" in cache else build_dir
 
 
 def _guess(catalog: Catalog, declared: Declared | None, cache: Mapping[str, CacheEntry]) -> Shelf[Recipe]:
@@ -158,6 +165,7 @@ def _wanted(
         cuda=None,
         cuda_arch="",
         cmake="",
+        cache=Path(),
         user={},
     )
     own = [Definition("CMAKE_BUILD_TYPE", "Release", "optimised", "recipe", required=True)]

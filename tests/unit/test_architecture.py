@@ -28,7 +28,7 @@ _ROOMS = (
     {"artifact"},
     {"reproduction"},
     {"pipeline"},
-    {"verify"},
+    {"verify", "reproduce"},
     {"cli"},
     {"__main__"},
 )

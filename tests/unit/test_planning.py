@@ -139,7 +139,7 @@ def test_a_cuda_build_names_its_architecture_and_its_toolkit() -> None:
     )
     assert plan.value("TOY_CUDA") == "ON"
     arch = definition(plan, "CMAKE_CUDA_ARCHITECTURES")
-    assert (arch.value, arch.origin, arch.required, arch.keyed) == ("121", "toolchain:board", True, True)
+    assert (arch.value, arch.origin, arch.required, arch.keyed) == ("121", "toolchain:board", True, "121")
     assert not definition(plan, "CMAKE_CUDA_COMPILER").keyed
     assert plan.targets == ("toy-server", "toy-cuda")
 
@@ -157,7 +157,7 @@ def test_the_environment_takes_its_time_from_the_commit() -> None:
 def test_a_definition_of_ones_own_is_taken(name: str) -> None:
     known = inputs_of(options=("DECLARED",), reads=("READ",), user={name: "x;y"})
     found = definition(make_plan(known), name)
-    assert (found.value, found.origin, found.keyed) == ("x;y", "user", True)
+    assert (found.value, found.origin, found.keyed) == ("x;y", "user", "x;y")
 
 
 def test_a_definition_of_ones_own_wins_and_says_over_what() -> None:

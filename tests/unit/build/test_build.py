@@ -60,7 +60,7 @@ def test_a_plan_is_built_in_a_folder_of_its_own(folders: Folders) -> None:
 def test_the_callers_umask_comes_back() -> None:
     before = os.umask(0o077)
     try:
-        with building._plain_umask():
+        with building._umask(0o022):
             assert os.umask(0o022) == 0o022
         assert os.umask(0o077) == 0o077
     finally:

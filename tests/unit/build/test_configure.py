@@ -10,9 +10,11 @@ import pytest
 from sparkbuild import process
 from sparkbuild.build import configure as configuring
 from sparkbuild.build.configure import CacheEntry, Configured, same, unused
+from sparkbuild.build.place import Isolation, placed
 from sparkbuild.catalog.records import Failure
 from sparkbuild.errors import ConfigureError
 from sparkbuild.planning import Definition, Plan, make_plan
+from sparkbuild.progress import Silent
 from tests.conftest import inputs_of, source_of
 
 _PROJECT = """\
@@ -57,7 +59,8 @@ class Bench:
         plan = msgspec.structs.replace(self.plan(definitions or {}, origin), **changes)
         argv = configuring.command(plan, self._tools["cmake"], self._tools["ninja"], self.build)
         env = process.clean_env(HOME=str(self.source))
-        return configuring.configure(plan, failures, argv, self.build, env)
+        with placed(self.source, Isolation(), Silent()) as place:
+            return configuring.configure(plan, failures, argv, self.build, env, place.enter)
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""Where a compile sees the source: at one path, whoever builds it and wherever the tree really lies.
+
+nvcc hashes a source's absolute path into device symbols, so equal bytes need an equal path; neither a
+symlink nor a prefix map will do. Bubblewrap shows the tree there, in namespaces of the build's own.
+Where the kernel does not allow these, as Ubuntu 24.04 does not for most users, the tree is copied
+there: the same bytes, but the network stays within reach, and builds on one machine take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sparkbuild import process
+from sparkbuild.errors import MissingError
+from sparkbuild.files import disk_error
+from sparkbuild.planning.measures import SOURCE
+from sparkbuild.progress import Progress
+
+ROOM = SOURCE.parent
+Way = Literal["namespace", "copy"]
+
+
+class Isolation(msgspec.Struct, frozen=True):
+    """What a build sees of the machine: its network, which user it is, the host's name.
+
+    ``None`` and empty mean as it is. All of it needs namespaces.
+    """
+
+    network: bool = True
+    user: int | None = None
+    host: str = ""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """How the source came to its path, and the words that stand before every command of the build."""
+
+    way: Way
+    enter: tuple[str, ...] = ()
+
+
+@functools.cache
+def why_no_namespace() -> str:
+    """Return why the tree can not be shown in a namespace here; empty when it can."""
+    try:
+        _make_room()
+        process.run([*_bubblewrap(Path("/"), Isolation()), "true"])
+    except process.ProcessError as problem:
+        said = problem.done.errors.strip().splitlines()
+        return said[-1] if said else f"bubblewrap (bwrap): {problem.why}"
+    except MissingError as problem:
+        return problem.what
+    return ""
+
+
+@contextlib.contextmanager
+def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Place]:
+    """Hold a tree at SOURCE for the block.
+
+    Raises MissingError when there is neither a namespace nor a folder of that name to be had.
+    """
+    if not why_no_namespace():
+        _make_room()
+        yield Place("namespace", _bubblewrap(tree, isolation))
+        return
+    with _claimed(progress):
+        shutil.copytree(tree, SOURCE, symlinks=True, dirs_exist_ok=True)
+        yield Place("copy")
+
+
+def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
+    """Return the command that shows ``tree`` at SOURCE, read-only; a namespace ends with its first process."""
+    words = ["bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/"]
+    words += ["--tmpfs", str(ROOM), "--ro-bind", str(tree), str(SOURCE)]
+    if not isolation.network:
+        words += ["--unshare-net"]
+    if isolation.user is not None:
+        words += ["--unshare-user", "--uid", str(isolation.user), "--gid", str(isolation.user)]
+    if isolation.host:
+        words += ["--unshare-uts", "--hostname", isolation.host]
+    return (*words, "--")
+
+
+def _make_room() -> None:
+    """Make ROOM, where every user may add a folder of his own, as in /tmp."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            ROOM.mkdir()
+            ROOM.chmod(0o1777)
+    except OSError as problem:
+        raise disk_error("cannot make the folder in which every build sees its source", ROOM, problem) from problem
+    if ROOM.is_symlink() or not ROOM.is_dir():
+        raise _in_the_way(ROOM, "is not a folder")
+
+
+@contextlib.contextmanager
+def _claimed(progress: Progress) -> Iterator[None]:
+    """Hold SOURCE, empty, for this build alone; what a killed one left there is removed.
+
+    The folder itself carries the lock, which the kernel frees when its holder dies.
+    """
+    _make_room()
+    if ROOM.stat().st_uid not in (0, os.getuid()):
+        raise _in_the_way(ROOM, "belongs to another user, who could change what is compiled")
+    while (handle := _locked(progress)) is None:
+        pass
+    try:
+        if os.fstat(handle).st_uid != os.getuid():
+            raise _in_the_way(SOURCE, "was left behind by another user")
+        _empty()
+        yield
+    finally:
+        if os.fstat(handle).st_uid == os.getuid():
+            _empty()
+            SOURCE.rmdir()
+        os.close(handle)
+
+
+def _locked(progress: Progress) -> int | None:
+    """Return SOURCE opened and locked; None when its last holder removed it meanwhile."""
+    with contextlib.suppress(FileExistsError):
+        SOURCE.mkdir(mode=0o755)
+    try:
+        handle = os.open(SOURCE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise _in_the_way(SOURCE, f"can not be used ({problem.strerror})") from problem
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress.stage(f"wait for another build to leave {SOURCE}")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), SOURCE.stat()):
+            return handle
+    os.close(handle)
+    return None
+
+
+def _empty() -> None:
+    for path in SOURCE.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _in_the_way(path: Path, what: str) -> MissingError:
+    return MissingError(
+        f"{path} {what}: every build sees its source there",
+        where=str(path),
+        remedy=f"remove it (rm -r {path}), or install bubblewrap and allow it namespaces",
+    )

@@ -1,0 +1,186 @@
+"""Rebuild what a manifest describes, elsewhere and in other surroundings, and say how near it came."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import getpass
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild import __version__, pipeline
+from sparkbuild import build as building
+from sparkbuild.artifact import manifest as manifests
+from sparkbuild.artifact import store
+from sparkbuild.artifact.collect import collect
+from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.errors import UsageError, did_you_mean
+from sparkbuild.files import disk_faults, locked, sha256_file
+from sparkbuild.inspection.probe import probe
+from sparkbuild.pipeline import Request, Session
+from sparkbuild.planning import Plan
+from sparkbuild.reproduction.cause import find_cause
+from sparkbuild.reproduction.compare import compare_files, find_normaliser, judge
+from sparkbuild.reproduction.inputs import differences
+from sparkbuild.reproduction.records import LADDER, SCHEMA, Cause, InputDifference, Rebuild, Reproduction, Variation
+from sparkbuild.reproduction.variations import VARIATIONS, vary
+
+_SHARED = ("downloads", "git", "cuda", "machine")  # parts of the cache that hold inputs and no results
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a person wants reproduced: the artifact, what to vary, where the source is."""
+
+    what: str
+    vary: tuple[tuple[str, ...], ...]
+    source: str | None = None
+    jobs: int | None = None
+    offline: bool = False
+
+
+def sets_of_variations(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return what each rebuild varies: "all" is one with everything, "a,b" one each, "none" one of the path.
+
+    The path of the build folder differs in every rebuild. Raises UsageError.
+    """
+    if text in ("all", "none"):
+        return (tuple(VARIATIONS) if text == "all" else (),)
+    names = text.split(",")
+    for name in names:
+        if name != "path" and name not in VARIATIONS:
+            known = ["path", *VARIATIONS]
+            raise UsageError(
+                f"nothing to vary is named {name!r}",
+                where="--vary",
+                remedy=did_you_mean(name, known) + f"Known: all, none, {', '.join(known)}",
+            )
+    return tuple(() if name == "path" else (name,) for name in names)
+
+
+def reproduce(asked: Asked, session: Session) -> tuple[Reproduction, Manifest]:
+    """Return the report on an artifact, and its manifest.
+
+    When an input is not the recorded one nothing is built and the verdict is "not comparable". Raises
+    what planning and building raise.
+    """
+    path = find_manifest(asked.what, session)
+    manifest, started = manifests.read(path), dt.datetime.now(dt.UTC)
+    rebuilds: list[Rebuild] = []
+    notes: list[str] = []
+    inputs: tuple[InputDifference, ...] = ()
+    with disk_faults(session.folders.cache):
+        for names in asked.vary:
+            around, varied, said = vary(names, manifest, asked.jobs)
+            notes += said
+            with _elsewhere(manifest, session) as there:
+                made = pipeline.plan(_request(manifest, asked), there)
+                if inputs := differences(manifest, made):
+                    break
+                rebuilds.append(_rebuild(path, manifest, made, around, varied, there, session))
+    normaliser = find_normaliser(Path(manifest.compilers.cc))
+    report = Reproduction(
+        schema=SCHEMA,
+        sparkbuild=__version__,
+        engine=manifest.engine.name,
+        title=manifest.engine.title,
+        key=manifest.key,
+        arch=manifest.target.arch,
+        backend=manifest.target.backend,
+        manifest=sha256_file(path),
+        commit=manifest.source.commit,
+        built_on=manifest.run.host,
+        rebuilt_on=f"{platform.system()} {platform.release()} {platform.machine()}",
+        rebuilt_by=f"{getpass.getuser()}@{platform.node()}",
+        started=started,
+        verdict="not comparable" if inputs else max((r.level for r in rebuilds), key=LADDER.index),
+        inputs=inputs,
+        rebuilds=tuple(rebuilds),
+        normaliser=normaliser.name if normaliser else "",
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    return report, manifest
+
+
+def find_manifest(what: str, session: Session) -> Path:
+    """Return the manifest file that a path (of it, or of its folder) or ENGINE[@KEY] names."""
+    path = Path(what)
+    if path.is_dir():
+        path /= "manifest.json"
+    if path.is_file():
+        return path.absolute()
+    engine, at, key = what.partition("@")
+    name = session.catalog.aliases().get(engine, engine)
+    return store.pick(f"{name}{at}{key}", session.folders).path / "manifest.json"
+
+
+def _request(manifest: Manifest, asked: Asked) -> Request:
+    """Return what must be asked for to get the plan that a manifest records."""
+    source, target = manifest.source, manifest.target
+    where = asked.source or (source.location if source.way == "local" else None)
+    return Request(
+        engine=manifest.engine.name,
+        arch=target.arch,
+        backend=target.backend,
+        ref=None if where or source.way == "sdist" else source.commit,
+        source=where,
+        way="auto" if where or source.way == "git" else "sdist",
+        define={d.name: d.asked.removeprefix(d.local) for d in manifest.definitions if d.origin == "user"},
+        offline=asked.offline,
+    )
+
+
+@contextlib.contextmanager
+def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
+    """Give a session whose source and build folder are new; inputs that are checked by hash it shares.
+
+    What a rebuild leaves stays there to be looked at, until the next one of this artifact.
+    """
+    cache = session.folders.cache / "reproduce" / f"{manifest.engine.name}-{manifest.key[:12]}"
+    with locked(cache.with_name(f"{cache.name}.lock")):
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        for part in _SHARED:
+            (session.folders.cache / part).mkdir(parents=True, exist_ok=True)
+            (cache / part).symlink_to(session.folders.cache / part)
+        yield msgspec.structs.replace(session, folders=msgspec.structs.replace(session.folders, cache=cache))
+
+
+def _rebuild(
+    path: Path,
+    manifest: Manifest,
+    made: Plan,
+    around: building.Surroundings,
+    varied: tuple[Variation, ...],
+    there: Session,
+    session: Session,
+) -> Rebuild:
+    began, recipe, cache = time.monotonic(), session.catalog.recipe(made.engine).record, there.folders.cache
+    original = building.build_dir(made, session.folders)
+    built = building.build(made, recipe, there.folders, around, session.progress)
+    session.progress.stage("compare the binaries")
+    processor = manifest.target.processor
+    collect(built.configured, made.targets, recipe.roles, processor, cache / "bin")
+    normaliser = find_normaliser(made.compilers.cc)
+    files = compare_files(manifest.files, path.parent, cache, normaliser)
+    same = all(f.level == "identical" for f in files)
+    verdicts = manifest.verdicts if same else probe(cache / "bin", session.catalog, session.progress).verdicts
+    level, files = judge(files, manifest, verdicts)
+    ours = path.is_relative_to(session.folders.store)
+    return Rebuild(
+        varied=(Variation("path", str(original), str(built.build_dir)), *varied),
+        level=level,
+        files=files,
+        wall_seconds=round(time.monotonic() - began, 3),
+        cause=None if same or not ours else _cause(original, made, built, around, there),
+    )
+
+
+def _cause(
+    original: Path, made: Plan, built: building.Built, around: building.Surroundings, there: Session
+) -> Cause | None:
+    raise NotImplementedError
