@@ -1,0 +1,98 @@
+"""How a reproduction is shown: how near each rebuild came, which files differ, and the cause in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from sparkbuild.cli.progress import duration
+from sparkbuild.cli.render import table
+
+if TYPE_CHECKING:
+    from sparkbuild.reproduction.records import Cause, Level, Rebuild, Reproduction
+
+
+def reproduction(report: Reproduction, *, required: Level, as_json: bool) -> None:
+    """Show a report; in JSON the record itself is the document."""
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        from sparkbuild.files import to_json  # noqa: PLC0415
+
+        click.echo(msgspec.json.format(to_json(report), indent=2).decode())
+        return
+    _heading(report, required)
+    if report.inputs:
+        inputs = [(i.name, i.recorded, i.here) for i in report.inputs]
+        _table("inputs that are not the recorded ones", ("input", "recorded", "here"), inputs)
+    if report.rebuilds:
+        rows = [(str(n), *_row(r)) for n, r in enumerate(report.rebuilds, 1)]
+        _table("rebuilds", ("", "varied", "level", "identical", "took"), rows)
+    for number, rebuild in enumerate(report.rebuilds, 1):
+        differing = [f for f in rebuild.files if f.level != "identical"]
+        files = [(f.path, f.recorded[:12] or "none", f.rebuilt[:12] or "none", f.level) for f in differing]
+        if files:
+            _table(f"rebuild {number}: what differs", ("file", "recorded", "rebuilt", "level"), files)
+        if rebuild.cause:
+            _cause(number, rebuild.cause)
+    if report.notes:
+        click.echo()
+    for note in report.notes:
+        click.echo(f"note: {_plain(note)}")
+
+
+def _heading(report: Reproduction, required: Level) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
+    from sparkbuild.reproduction.records import LADDER  # noqa: PLC0415
+
+    if report.verdict == "not comparable":
+        verdict = Text("not comparable: nothing was built", style="yellow")
+    else:
+        reached = LADDER.index(report.verdict) <= LADDER.index(required)
+        verdict = Text(
+            f"{report.verdict} ({required} was required: {'reached' if reached else 'NOT reached'})",
+            style="green" if reached else "bold red",
+        )
+    head = [
+        ("engine", _plain(report.title)),
+        ("key", report.key[:12]),
+        ("target", _plain(f"{report.arch}, {report.backend}")),
+        ("commit", _plain(report.commit) or "unknown"),
+        ("verdict", verdict),
+    ]
+    table("reproduction", ("", ""), head)
+
+
+def _row(rebuild: Rebuild) -> tuple[str, ...]:
+    same = sum(f.level == "identical" for f in rebuild.files)
+    varied = ", ".join(v.name for v in rebuild.varied) or "nothing"
+    return varied, rebuild.level, f"{same} of {len(rebuild.files)}", duration(rebuild.wall_seconds)
+
+
+def _cause(number: int, cause: Cause) -> None:
+    click.secho(f"\nrebuild {number}: the first file that differs is {_plain(cause.output)}", bold=True)
+    samples = "".join(f"\n  {_plain(sample)}" for sample in cause.samples)
+    for name, text in (
+        ("made by", _plain(cause.command)),
+        ("differs in", ", ".join(cause.kinds) + samples),
+        ("command run twice in one place", cause.replay),
+        ("cure", _plain(cause.cure) or "none known"),
+        ("detail", _plain(cause.detail)),
+    ):
+        if text:
+            click.echo(f"{name}: {text}")
+
+
+def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    click.echo()
+    table(title, heads, [[_plain(cell) for cell in row] for row in rows])
+
+
+def _plain(text: str) -> str:
+    """Return a text of a manifest or a build without what could steer a terminal."""
+    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
+
+    return printable(text)
