@@ -302,7 +302,7 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
             configure=("cmake", "-S", "x"),
             build=("ninja", "toy-server"),
             environment={"TZ": "UTC"},
-        place="namespace",
+            place="namespace",
             jobs=4,
             steps=100,
             compile_commands=Commands(90, 30, {"armv8.2-a": 90}, {"121": 30}),

@@ -96,7 +96,9 @@ def _make_room() -> None:
             ROOM.mkdir()
             ROOM.chmod(0o1777)
     except OSError as problem:
-        raise disk_error("cannot make the folder in which every build sees its source", ROOM, problem) from problem
+        raise disk_error(
+            "cannot make the folder in which every build sees its source", ROOM, problem
+        ) from problem
     if ROOM.is_symlink() or not ROOM.is_dir():
         raise _in_the_way(ROOM, "is not a folder")
 

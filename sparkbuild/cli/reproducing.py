@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The level below which it fails.",
 )
-@click.option("--source", metavar="DIR|URL|ARCHIVE", help="Where the source is, if not where the manifest says.")
+@click.option(
+    "--source", metavar="DIR|URL|ARCHIVE", help="Where the source is, if not where the manifest says."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Compile jobs of the rebuild.")
 @click.option("--offline", is_flag=True, help="Use only what is here; say what is missing.")
 @click.option(
@@ -90,6 +92,8 @@ def reproduce(
         )
     elif LADDER.index(report.verdict) > LADDER.index(wanted):
         finish(
-            FindingError(f"{report.engine}@{report.key[:12]}: {report.verdict}, not {wanted}", where=str(what)),
+            FindingError(
+                f"{report.engine}@{report.key[:12]}: {report.verdict}, not {wanted}", where=str(what)
+            ),
             as_json,
         )

@@ -76,9 +76,7 @@ def _locale(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str
     return _told(around, manifest, "LC_ALL", other)
 
 
-def _told(
-    around: Surroundings, manifest: Manifest, name: str, value: str
-) -> tuple[Surroundings, str, str]:
+def _told(around: Surroundings, manifest: Manifest, name: str, value: str) -> tuple[Surroundings, str, str]:
     return _with_environment(around, {name: value}), manifest.run.environment.get(name, ""), value
 
 
@@ -95,8 +93,10 @@ def _jobs(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, 
     return msgspec.structs.replace(around, jobs=count), str(manifest.run.jobs), str(count)
 
 
-def _time(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str, str]:
+def _time(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
     """Set the clock with libfaketime; the times of files stay true, for ninja's sake."""
+    if manifest.target.backend == "cuda":
+        raise Impossible("CUDA's cicc never ends under libfaketime, so the clock only went on by itself")
     library = next((p for pattern in _FAKETIME for p in Path("/").glob(pattern[1:])), None)
     if not library:
         raise Impossible("libfaketime is not installed, so the clock only went on by itself")

@@ -1,0 +1,157 @@
+"""Two builds of one thing are the same bytes; where they are not, the first difference is found and named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkbuild.reproduction.variations import VARIATIONS
+from tests.integration.conftest import Built, seeded, with_cuda
+from tests.integration.engine import Box, Toy, argv, build_words
+
+_LISTS = "CMakeLists.txt"
+_INFO = "common/build-info.cpp.in"
+_NOW = "execute_process(COMMAND date +%s.%N OUTPUT_VARIABLE TOY_NOW OUTPUT_STRIP_TRAILING_WHITESPACE)\n"
+_NO_NAMESPACES = ("bwrap", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--dev-bind", "/", "/")
+
+
+def reproduce(box: Box, toy: Toy, *words: str) -> tuple[int, dict[str, Any]]:
+    """Return exit code and report."""
+    done = box.run("reproduce", toy.name, "--catalog", toy.catalog, "--json", *words)
+    assert "Traceback" not in done.err
+    return done.code, json.loads(done.out)
+
+
+def hashes(manifest: dict[str, Any]) -> dict[str, str]:
+    return {f["path"]: f["sha256"] for f in manifest["files"]}
+
+
+@pytest.fixture
+def stored(built: Built, tmp_path: Path) -> Callable[[Toy], Box]:
+    """Return what builds a toy in a new home."""
+
+    def build(toy: Toy) -> Box:
+        box = seeded(built, tmp_path / "home")
+        box.build(toy.publish(), "--json").document()
+        return box
+
+    return build
+
+
+class TestIdentical:
+    def test_everything_varied_at_once(self, built: Built) -> None:
+        code, report = reproduce(built.box, built.toy)
+        assert (code, report["verdict"], report["inputs"]) == (0, "identical", [])
+        (rebuild,) = report["rebuilds"]
+        files = hashes(built.done.artifact()["manifest"])
+        assert {f["path"]: f["recorded"] for f in rebuild["files"]} == files
+        assert {f["path"]: f["rebuilt"] for f in rebuild["files"]} == files
+        asked = {v["name"] for v in rebuild["varied"]} | {n.partition(" ")[0] for n in report["notes"]}
+        assert asked >= {"path", *VARIATIONS}
+
+    def test_one_thing_at_a_time(self, built: Built) -> None:
+        code, report = reproduce(built.box, built.toy, "--vary", "path,umask,jobs")
+        assert (code, report["verdict"]) == (0, "identical")
+        assert [[v["name"] for v in r["varied"]] for r in report["rebuilds"]] == [
+            ["path"],
+            ["path", "umask"],
+            ["path", "jobs"],
+        ]
+
+    def test_cuda(self, built: Built, tmp_path: Path) -> None:
+        box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
+        box.build(built.toy, "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
+        code, report = reproduce(box, built.toy, "--offline")
+        assert (code, report["verdict"], report["backend"]) == (0, "identical", "cuda")
+
+    def test_without_namespaces_the_bytes_are_the_same(self, built: Built, tmp_path: Path) -> None:
+        """As on Ubuntu 24.04, where AppArmor keeps namespaces from most users."""
+        box = seeded(built, tmp_path / "home")
+        words = [*_NO_NAMESPACES, *argv([*build_words(built.toy), "--json"])]
+        done = subprocess.run(words, env=box.env(), capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        (artifact,) = json.loads(done.stdout)["artifacts"]
+        expected = built.done.artifact()["manifest"]
+        assert (artifact["manifest"]["run"]["place"], expected["run"]["place"]) == ("copy", "namespace")
+        assert artifact["manifest"]["key"] == expected["key"]
+        assert hashes(artifact["manifest"]) == hashes(expected)
+
+
+class TestNotComparable:
+    def test_another_source(self, built: Built, toy: Toy) -> None:
+        toy.append("src/llama.cpp", "// another\n")
+        code, report = reproduce(built.box, built.toy, "--source", str(toy.source))
+        assert (code, report["verdict"], report["rebuilds"]) == (3, "not comparable", [])
+        assert "source tree, patched" in {i["name"] for i in report["inputs"]}
+
+    def test_another_compiler(self, built: Built, tmp_path: Path) -> None:
+        manifest = built.done.artifact()["manifest"]
+        manifest["compilers"]["digest"] = "0" * 64
+        manifest["key"] = "1" * 64
+        path = tmp_path / "manifest.json"
+        path.write_text(json.dumps(manifest))
+        done = built.box.run("reproduce", path, "--catalog", built.toy.catalog, "--json")
+        report = json.loads(done.out)
+        assert (done.code, report["verdict"]) == (3, "not comparable")
+        assert [i["name"] for i in report["inputs"]] == ["compilers"]
+
+
+class TestDifferent:
+    """The negative controls: each injects one difference, which must be caught and named."""
+
+    def assert_caught(self, box: Box, toy: Toy, kind: str, output: str, *words: str) -> dict[str, Any]:
+        code, report = reproduce(box, toy, *words)
+        assert (code, report["verdict"] in ("features", "different")) == (1, True), report["verdict"]
+        cause: dict[str, Any] = report["rebuilds"][0]["cause"]
+        assert output in cause["output"]
+        assert kind in cause["kinds"], cause
+        return cause
+
+    def test_a_time_stamp(self, toy: Toy, stored: Callable[[Toy], Box]) -> None:
+        toy.replace(_LISTS, "configure_file(", _NOW + "configure_file(")
+        toy.append(_INFO, 'const char *toy_built = "@TOY_NOW@";\n')
+        cause = self.assert_caught(stored(toy), toy, "time stamp", "build-info.cpp")
+        assert cause["replay"] == "the same each time"
+
+    def test_a_path(self, toy: Toy, stored: Callable[[Toy], Box]) -> None:
+        toy.append(_INFO, 'const char *toy_where = "@CMAKE_BINARY_DIR@";\n')
+        self.assert_caught(stored(toy), toy, "embedded path", "build-info.cpp")
+
+    def test_the_same_level_is_enough_where_it_is_asked(self, toy: Toy, stored: Callable[[Toy], Box]) -> None:
+        toy.append(_INFO, 'const char *toy_where = "@CMAKE_BINARY_DIR@";\n')
+        code, report = reproduce(stored(toy), toy, "--require", "features")
+        assert (code, report["verdict"]) == (0, "features")
+
+    def test_an_unseeded_compile_of_host_code(self, built: Built, toy: Toy, tmp_path: Path) -> None:
+        """Without -objtemp nvcc puts the number of its process into a FILE symbol."""
+        box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
+        on = "enable_language(CUDA)\n"
+        toy.replace(
+            "ggml/CMakeLists.txt",
+            on,
+            f'{on}        string(REPLACE "-objtemp" "" CMAKE_CUDA_FLAGS "${{CMAKE_CUDA_FLAGS}}")\n',
+        )
+        box.build(toy.publish(), "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
+        code, report = reproduce(box, toy, "--offline")
+        cause = report["rebuilds"][0]["cause"]
+        assert (code, report["verdict"]) == (1, "stripped")
+        assert (cause["kinds"][0], cause["replay"]) == ("FILE symbol", "differs each time")
+        assert "-objtemp" in cause["cure"]
+
+    def test_a_path_in_device_code(self, built: Built, toy: Toy, tmp_path: Path) -> None:
+        box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
+        toy.append(
+            "ggml/CMakeLists.txt",
+            'if (GGML_CUDA)\n    target_compile_definitions(ggml-cuda PRIVATE "TOY_WHERE=\\"${CMAKE_BINARY_DIR}\\"")\nendif()\n',
+        )
+        toy.append(
+            "ggml/src/ggml-cuda.cu",
+            "\n__device__ const char toy_where[] = TOY_WHERE;\n__global__ void toy_tell(char *out) { for (int i = 0; i < 20; i++) out[i] = toy_where[i]; }\n",
+        )
+        box.build(toy.publish(), "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
+        self.assert_caught(box, toy, "device code", "ggml-cuda.cu", "--offline")
