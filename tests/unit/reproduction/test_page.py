@@ -74,7 +74,7 @@ def test_a_page_needs_and_allows_nothing_but_its_own_style(report: Reproduction)
 def test_people_find_what_was_varied_every_file_and_the_cause() -> None:
     said = Read(page(reproduction_of())).said
     expected = (
-        f"Toy, {digest('key')[:12]}: stripped",
+        f"Reproduction of Toy, {digest('key')[:12]}: stripped",
         "Note: the network was not cut off",
         "rebuilt by somebody@example.invalid",
         "started 2026-01-02 03:04:05+00:00",
