@@ -18,6 +18,7 @@ from sparkbuild.reproduction.records import (
 from tests.conftest import digest
 
 SAME = FileComparison("bin/toy-cli", digest("cli"), digest("cli"), "identical")
+SERVER = FileComparison("bin/toy-server", digest("server"), digest("server"), "identical")
 DIFFERS = FileComparison("bin/toy-server", digest("server"), digest("another"), "stripped")
 CAUSE = Cause(
     output="src/CMakeFiles/toy.dir/stamp.c.o",
@@ -28,8 +29,10 @@ CAUSE = Cause(
     cure="give -Wdate-time and mend what it names",
     detail="__TIME__ in stamp.c",
 )
+# What is known of a cause when nothing more can be found out.
+BARE = Cause("a.o", "cc a.c", ("code",), (), "not run", "")
 PATH = Variation("path", "build", "another build")
-GOOD = Rebuild((PATH,), "identical", (SAME,), 61.0)
+GOOD = Rebuild((PATH,), "identical", (SAME, SERVER), 61.0)
 BAD = Rebuild((PATH, Variation("umask", "022", "077")), "stripped", (SAME, DIFFERS), 7323.0, CAUSE)
 INPUT = InputDifference("compilers", "gcc 13.3", "gcc 14.2")
 

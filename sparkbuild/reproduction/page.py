@@ -33,6 +33,7 @@ caption { text-align: left; font-weight: bold; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
   border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; }
+summary, td span { white-space: nowrap; }
 ol { list-style: none; padding: 0; }
 ol li { border: 1px solid var(--line); padding: .3rem .8rem; margin: .2rem 0; }
 ol li[aria-current] { border: 2px solid; border-left-width: .6rem; }
@@ -55,7 +56,7 @@ _POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE}'; base-uri 'none'; fo
 
 def page(report: Reproduction) -> str:
     """Return the page. Every text of the report is shown as it is, but for control characters."""
-    title = _text(f"{report.title}, {report.key[:12]}: {report.verdict}")
+    title = _text(f"Reproduction of {report.title}, {report.key[:12]}: {report.verdict}")
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',

@@ -8,7 +8,7 @@ import pytest
 from sparkbuild.cli.render_reproduction import reproduction
 from sparkbuild.reproduction.records import SCHEMA, FileComparison, Level, Rebuild, Reproduction
 from tests.conftest import digest
-from tests.reproductions import DIFFERS, hostile, incomparable, reproduction_of
+from tests.reproductions import BARE, DIFFERS, hostile, incomparable, reproduction_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,7 +38,7 @@ def test_people_see_rebuilds_differing_files_and_the_cause(capsys: Capture) -> N
         f"key {digest('key')[:12]}",
         "target board, cuda",
         f"commit {'a' * 40}",
-        "1 path identical 1 of 1 61 s",
+        "1 path identical 2 of 2 61 s",
         "2 path, umask stripped 1 of 2 2 h 02 min",
         "rebuild 2: what differs",
         f"bin/toy-server {digest('server')[:12]} {digest('another')[:12]} stripped",
@@ -64,6 +64,13 @@ def test_a_file_that_one_side_lacks_and_a_commit_that_nobody_knows(capsys: Captu
     assert f"bin/gone {digest('gone')[:12]} none different" in lines
     assert "1 nothing different 0 of 2 1 s" in lines
     assert "commit unknown" in lines
+
+
+def test_a_cause_of_which_little_is_known(capsys: Capture) -> None:
+    report = reproduction_of(rebuilds=(Rebuild((), "different", (), 1.0, BARE),))
+    reproduction(report, required="identical", as_json=False)
+    out = capsys.readouterr().out
+    assert "differs in: code\ncommand run twice in one place: not run\ncure: none known\n\nnote" in out
 
 
 def test_not_comparable_says_which_inputs_differ(capsys: Capture) -> None:

@@ -34,6 +34,8 @@ def test_a_statement_names_subjects_tests_and_who_saw_it() -> None:
         {"name": "bin/toy-server", "digest": {"sha256": digest("server")}},
     ]
     assert predicate["configuration"] == [manifest, {"name": "source", "digest": {"gitCommit": "a" * 40}}]
+    assert predicate["result"] == "WARNED"
+    assert [predicate[name] for name in RESULTS] == [["bin/toy-cli"], ["bin/toy-server"], []]
     ours = predicate["sparkbuild_reproduction"]
     assert (ours["rebuilt_by"], ours["rebuilt_on"]) == ("somebody@example.invalid", "Linux 7 x86_64")
     assert (ours["started"], ours["verdict"]) == ("2026-01-02T03:04:05Z", "stripped")
@@ -70,7 +72,7 @@ def test_a_word_does_not_stand_against_the_hashes() -> None:
 def test_the_worst_rebuild_decides_and_silence_is_no_pass() -> None:
     silent = Rebuild((), "identical", (), 1.0)
     _, predicate = told(reproduction_of(verdict="identical", rebuilds=(GOOD, silent)))
-    assert (predicate["result"], predicate["failedTests"]) == ("FAILED", ["bin/toy-cli"])
+    assert (predicate["result"], predicate["failedTests"]) == ("FAILED", ["bin/toy-cli", "bin/toy-server"])
     _, predicate = told(
         reproduction_of(verdict="identical", rebuilds=(Rebuild((), "features", (SAME,), 1.0),))
     )

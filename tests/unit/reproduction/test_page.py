@@ -10,7 +10,7 @@ import pytest
 from sparkbuild.reproduction.page import page
 from sparkbuild.reproduction.records import LADDER, FileComparison, Level, Rebuild, Reproduction
 from tests.conftest import digest
-from tests.reproductions import hostile, incomparable, reproduction_of
+from tests.reproductions import BARE, hostile, incomparable, reproduction_of
 
 _VOID = {"meta"}
 _REPORTS = [reproduction_of(), reproduction_of(rebuilds=()), incomparable()]
@@ -74,7 +74,7 @@ def test_a_page_needs_and_allows_nothing_but_its_own_style(report: Reproduction)
 def test_people_find_what_was_varied_every_file_and_the_cause() -> None:
     said = Read(page(reproduction_of())).said
     expected = (
-        f"Toy, {digest('key')[:12]}: stripped",
+        f"Reproduction of Toy, {digest('key')[:12]}: stripped",
         "Note: the network was not cut off",
         "rebuilt by somebody@example.invalid",
         "started 2026-01-02 03:04:05+00:00",
@@ -114,6 +114,13 @@ def test_nothing_varied_and_a_file_that_one_side_lacks() -> None:
     assert f"{digest('gone')} no such file" in said
     assert f"no such file {digest('new')[:12]}" in said
     assert "Cause" not in said
+
+
+def test_a_cause_of_which_little_is_known() -> None:
+    said = Read(page(reproduction_of(rebuilds=(Rebuild((), "different", (), 1.0, BARE),)))).said
+    assert "not run cure none known Made by cc a.c" in said
+    assert "Samples" not in said
+    assert "Detail" not in said
 
 
 def test_not_comparable_has_inputs_and_no_ladder() -> None:
