@@ -1,6 +1,6 @@
-"""The flags that keep places and process numbers out of what compilers write.
+"""The flags that keep places and process numbers out of the bytes that compilers write.
 
-Every row of what they are against, and proof that they work, is tests/integration/test_what_differs.py.
+What each is against, with proof that it works and that it is needed: tests/integration/test_what_differs.py.
 """
 
 from __future__ import annotations
@@ -8,30 +8,37 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-SOURCE = Path("/var/tmp/sparkbuild/source")
-CACHE_NAME = "/sparkbuild"
+# Where every compiler finds the source tree. The same for everybody: nvcc derives the names of device
+# symbols from a file's real path, which no flag changes.
+SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
+_CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 
 
 def host_flags(cache: Path) -> str:
     """Return what CMAKE_C_FLAGS and CMAKE_CXX_FLAGS get, for a build below ``cache``.
 
-    -ffile-prefix-map (__FILE__, debug information) for the source tree's one place, and for the cache
-    folder, in which sources that a build generates and an assembled CUDA toolkit lie.
-    Quoted for the shell through which ninja runs a compiler.
+    -ffile-prefix-map changes __FILE__ and debug information: for the source tree, and for the cache, where
+    sources that a build generates and an assembled CUDA toolkit lie. gcc splits it at the last "=".
+
+    Quoted for one shell, the one that ninja starts. The value does not begin with a quote: CMake takes
+    away quotes around a whole value that it stores in its cache.
     """
-    return " ".join(shlex.quote(flag) for flag in _maps(cache))
+    return " ".join(f"-ffile-prefix-map={old}={new}" for old, new in _maps(cache))
 
 
 def cuda_flags(cache: Path) -> str:
     """Return what CMAKE_CUDA_FLAGS gets, for a build below ``cache``.
 
-    -objtemp names temporary files after the object instead of the process, and --frandom-seed takes the
-    place of the process number in the names of a file's internal symbols: both show in the bytes (nvcc
-    13.0). The rest is for the host compiler behind nvcc, as in host_flags.
+    -objtemp names nvcc's temporary files after the object, and --frandom-seed stands in for the process
+    number in the names of a file's internal symbols; both are in the bytes otherwise (nvcc 13.0).
+
+    The maps are for the host compiler. nvcc pastes them into a command for a shell of its own, so they
+    are quoted twice. They are given as they are, which CMake's -forward-unknown-to-host-compiler lets
+    through: -Xcompiler would split them at commas, in quotes or not.
     """
-    maps = " ".join(f"-Xcompiler={shlex.quote(flag)}" for flag in _maps(cache))
-    return f"-objtemp --frandom-seed=sparkbuild {maps}"
+    maps = (shlex.quote(f"-ffile-prefix-map={old}={new}") for old, new in _maps(cache))
+    return " ".join(["-objtemp", "--frandom-seed=sparkbuild", *maps])
 
 
-def _maps(cache: Path) -> tuple[str, ...]:
-    return f"-ffile-prefix-map={SOURCE}=.", f"-ffile-prefix-map={cache}={CACHE_NAME}"
+def _maps(cache: Path) -> tuple[tuple[str, str], ...]:
+    return (shlex.quote(str(SOURCE)), "."), (shlex.quote(str(cache)), _CACHE)
