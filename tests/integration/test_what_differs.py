@@ -35,6 +35,9 @@ _HIDDEN = f"{_NVCC} {{source}}/hidden.cu"
 _CHECKED = f"{_NVCC} {{source}}/checked.cu"
 
 
+Changes = dict[str, Any]  # fields of a World
+
+
 @dataclass(frozen=True)
 class World:
     """Where, when and how a command runs. As it stands, every measure is in force."""
@@ -57,16 +60,16 @@ class Row:
 
     what: str
     command: str
-    other: Mapping[str, Any]
-    without: Mapping[str, Any] = field(default_factory=dict)
+    other: Changes
+    without: Changes = field(default_factory=dict)
 
 
-_ELSEWHERE = {"cache": "two/much/deeper/cache"}
-_MOVED = {"tree": "two/much/deeper/tree"}
-_AGAIN = {"before": "true again;"}
-_LATER = {"before": "sleep 1.1;"}
-_NO_FLAGS = {"flags": ""}
-_USER = {
+_ELSEWHERE: Changes = {"cache": "two/much/deeper/cache"}
+_MOVED: Changes = {"tree": "two/much/deeper/tree"}
+_AGAIN: Changes = {"before": "true again;"}
+_LATER: Changes = {"before": "sleep 1.1;"}
+_NO_FLAGS: Changes = {"flags": ""}
+_USER: Changes = {
     "sandbox": ("--unshare-user", "--uid", "1234", "--gid", "1234", "--unshare-uts", "--hostname", "other"),
     "before": "umask 077;",
     "env": (("HOME", "/"), ("TZ", "Asia/Tokyo"), ("LC_ALL", "C"), ("TMPDIR", "/dev/shm")),  # noqa: S108
@@ -209,11 +212,16 @@ class Lab:
         return f"cp -r {shlex.quote(str(tree))} {SOURCE};" if world.seen == "copy" else ""
 
 
+def _runs(*argv: str) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def _lab(root: Path, prefix: str, toolkit: Path | None = None) -> Lab:
     """Return a lab, or skip where bwrap may not mount."""
-    try:
-        subprocess.run(["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/var/tmp", "true"], check=True)  # noqa: S108
-    except (OSError, subprocess.CalledProcessError):
+    if not _runs("bwrap", "--dev-bind", "/", "/", "--tmpfs", str(SOURCE.parent), "true"):
         pytest.skip("bubblewrap is not here, or may not mount")
     if not shutil.which(f"{prefix}g++"):
         pytest.skip(f"no {prefix}g++")
@@ -232,8 +240,7 @@ def cuda(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     machine = os.uname().machine
     for arch, toolkit in itertools.product(("aarch64", "x86_64"), toolkits()):
         target = toolkit / "targets" / {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}[arch]
-        nvcc = [toolkit / "bin/nvcc", "--version"]
-        if target.is_dir() and subprocess.run(nvcc, capture_output=True, check=False).returncode == 0:
+        if target.is_dir() and _runs(str(toolkit / "bin/nvcc"), "--version"):
             prefix = "" if arch == machine else f"{arch}-linux-gnu-"
             return _lab(tmp_path_factory.mktemp("cuda"), prefix, toolkit)
     return pytest.skip("SPARKBUILD_TEST_CUDA_HOME names no home with a CUDA toolkit that runs here")
