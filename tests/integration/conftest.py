@@ -60,18 +60,23 @@ def seeded(built: Built, home: Path) -> Box:
     return Box(home)
 
 
+def toolkits() -> list[Path]:
+    """Return the toolkits that were assembled in SPARKBUILD_TEST_CUDA_HOME."""
+    return [p for p in Path(_CUDA_HOME).glob("cache/cuda/[0-9]*") if p.is_dir()] if _CUDA_HOME else []
+
+
 def with_cuda(built: Built, home: Path, *archs: str) -> tuple[Box, str]:
     """Return a new home with a CUDA toolkit, and which of the target machines the toolkit is for.
 
     The toolkits are those of SPARKBUILD_TEST_CUDA_HOME, a SPARKBUILD_HOME in which any engine was built
     with CUDA: read only, and without its locks. Skips where they are for none of the machines.
     """
-    toolkits = [p for p in Path(_CUDA_HOME).glob("cache/cuda/[0-9]*") if p.is_dir()] if _CUDA_HOME else []
+    found = toolkits()
     box = seeded(built, home)
     (box.home / "cache" / "cuda").mkdir()
-    for toolkit in toolkits:
+    for toolkit in found:
         (box.home / "cache" / "cuda" / toolkit.name).symlink_to(toolkit.resolve())
-    for arch in archs if toolkits else ():
+    for arch in archs if found else ():
         checks = json.loads(box.run("doctor", "--arch", arch, "--json").out)["checks"]
         if any((c["name"], c["verdict"]) == ("CUDA", "ok") for c in checks):
             return box, arch

@@ -1,0 +1,1 @@
+const char *when() { return __DATE__ " " __TIME__; }
