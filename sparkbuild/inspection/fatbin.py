@@ -8,6 +8,8 @@ read off the output of nvcc 13.0 and compared with cuobjdump's listing of the sa
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import struct
 from collections import Counter
@@ -18,9 +20,9 @@ from typing import IO
 import msgspec
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.elf import open_elf, sections
+from sparkbuild.inspection.elf import Section, open_elf, sections
 
-_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
+SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 _MAGIC = (0xBA55ED50).to_bytes(4, "little")
 _WINDOW = 1 << 20  # bytes that are searched at once
 _MOST = 1 << 12  # different names
@@ -49,18 +51,12 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
     Only headers, and what lies between fat binaries, are read. Raises BinaryError.
     """
     found: Counter[tuple[str, bool]] = Counter()
-    try:
-        with path.open("rb") as file:
-            for section in sections(open_elf(file)):
-                if section.name in _SECTIONS:
-                    for entry in _entries(file, section.offset, section.offset + section.size):
-                        found[entry] += 1
-                        if len(found) > _MOST:
-                            raise ValueError("it claims more kinds of device code than there are")  # noqa: TRY301
-    except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
-        raise BinaryError(
-            f"its device code can not be read: {problem}", where=str(path), remedy="build or fetch it again"
-        ) from problem
+    with _damaged(path), path.open("rb") as file:
+        for section in _device_sections(file):
+            for entry in _entries(file, section.offset, section.offset + section.size):
+                found[entry] += 1
+                if len(found) > _MOST:
+                    raise ValueError("it claims more kinds of device code than there are")
     total: Counter[str] = Counter()
     for (name, _), count in found.items():
         total[name] += count
@@ -68,6 +64,41 @@ def device_code(path: Path) -> tuple[DeviceCode, ...]:
         DeviceCode(name, count, found[name, True])
         for name, count in sorted(total.items(), key=lambda i: (-i[1], i[0]))
     )
+
+
+def device_code_digest(path: Path) -> str:
+    """Return the SHA-256 of the sections that hold device code, wherever they lie; empty without any.
+
+    Raises BinaryError.
+    """
+    digest, any_ = hashlib.sha256(), False
+    with _damaged(path), path.open("rb") as file:
+        for section in _device_sections(file):
+            any_ = True
+            digest.update(f"{section.name} {section.size}\n".encode())
+            file.seek(section.offset)
+            left = section.size
+            while left:
+                block = file.read(min(left, _WINDOW))
+                if not block:
+                    raise ValueError("a section reaches beyond the file")
+                digest.update(block)
+                left -= len(block)
+    return digest.hexdigest() if any_ else ""
+
+
+def _device_sections(file: IO[bytes]) -> list[Section]:
+    return [s for s in sections(open_elf(file)) if s.name in SECTIONS]
+
+
+@contextlib.contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as problem:  # pyelftools raises whatever a damaged file leads it to
+        raise BinaryError(
+            f"its device code can not be read: {problem}", where=str(path), remedy="build or fetch it again"
+        ) from problem
 
 
 def _entries(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[str, bool]]:

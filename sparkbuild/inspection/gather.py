@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from sparkbuild.archives import extract
 from sparkbuild.errors import BinaryError, SourceError, UsageError
@@ -57,7 +56,7 @@ def _find(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
         raise BinaryError("neither a file nor a folder", where=str(path), remedy="name a file or a folder")
     elif is_elf(path):
         yield path.name, path
-    elif _begins(path, 0, _AR):
+    elif is_library(path):
         yield from _members(path, work)
     elif _begins(path, 0, _ZSTD):
         raise BinaryError("an archive of zstd, which can not be read", where=str(path), remedy="unpack it")
@@ -107,8 +106,16 @@ def _begins(path: Path, at: int, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
-def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
-    """Unpack the ELF members of a static library; their names may repeat, so they get numbers."""
+def is_library(path: Path) -> bool:
+    """Return whether a file begins as a static library does; a thin one, which holds no members, does not."""
+    return _begins(path, 0, _AR)
+
+
+def members(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each member of a static library: its header, as ar(5) has it, its offset and its size.
+
+    Raises BinaryError.
+    """
     with path.open("rb") as file:
         at, number, size = len(_AR), 0, path.stat().st_size
         while at < size:
@@ -121,16 +128,23 @@ def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
                 raise BinaryError("not a whole static library: it ends in a member", where=str(path))
             if number > _MOST_MEMBERS:
                 raise BinaryError("not a real static library: it has too many members", where=str(path))
-            if file.read(4) == b"\x7fELF":
-                member = work / f"{number}.o"
-                file.seek(-4, os.SEEK_CUR)
-                _copy(file, length, member)
-                yield f"{path.name}({number})", member
+            yield head, at + _AR_HEADER, length
             at, number = at + _AR_HEADER + length + length % 2, number + 1
 
 
-def _copy(file: IO[bytes], length: int, target: Path) -> None:
-    with target.open("wb") as out:
+def unpack(path: Path, offset: int, length: int, target: Path) -> None:
+    """Copy a part of a file to a file of its own."""
+    with path.open("rb") as file, target.open("wb") as out:
+        file.seek(offset)
         while block := file.read(min(length, _BLOCK)):
             out.write(block)
             length -= len(block)
+
+
+def _members(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
+    """Unpack the ELF members of a static library; their names may repeat, so they get numbers."""
+    for number, (_, offset, length) in enumerate(members(path)):
+        if _begins(path, offset, b"\x7fELF"):
+            member = work / f"{number}.o"
+            unpack(path, offset, length, member)
+            yield f"{path.name}({number})", member

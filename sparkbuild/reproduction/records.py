@@ -14,17 +14,19 @@ Level = Literal["identical", "stripped", "device code", "features", "different"]
 # From the best to the worst; each holds whatever the ones after it hold.
 LADDER: tuple[Level, ...] = ("identical", "stripped", "device code", "features", "different")
 
+# Causes first, what may follow from them after that: a build id is a hash of all the rest.
 Kind = Literal[
     "time stamp",
     "embedded path",
     "FILE symbol",
     "module id",
-    "build id",
     "symbols",
+    "text",
     "read-only data",
     "device code",
     "code",
     "layout",
+    "build id",
 ]
 
 
@@ -37,8 +39,7 @@ class InputDifference(Record, frozen=True):
 
 
 class FileComparison(Record, frozen=True):
-    """One file of the artifact; ``rebuilt`` is empty when the rebuild has no such file, ``recorded``
-    when only the rebuild has it."""
+    """One file of the artifact: ``recorded`` and ``rebuilt`` are SHA-256, empty on the side that lacks it."""
 
     path: str
     recorded: str
