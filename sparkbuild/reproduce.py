@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild import __version__, pipeline
+from sparkbuild import __version__, pipeline, process
 from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.build.place import placed
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import disk_faults, locked, sha256_file
 from sparkbuild.inspection.probe import probe
@@ -38,6 +39,8 @@ from sparkbuild.reproduction.records import (
 )
 from sparkbuild.reproduction.variations import VARIATIONS, vary
 
+_PATIENCE = 3600.0  # seconds for one compile or link
+_NO_CAUSE = "no cause: the build folder of the original is not here any more"
 _SHARED = ("downloads", "git", "cuda", "machine")  # parts of the cache that hold inputs and no results
 
 
@@ -90,6 +93,8 @@ def reproduce(asked: Asked, session: Session) -> tuple[Reproduction, Manifest]:
                 if inputs := differences(manifest, made):
                     break
                 rebuilds.append(_rebuild(path, manifest, made, around, varied, there, session))
+    if any(r.level != "identical" and not r.cause for r in rebuilds):
+        notes.append(_NO_CAUSE)
     normaliser = find_normaliser(Path(manifest.compilers.cc))
     report = Reproduction(
         schema=SCHEMA,
@@ -191,4 +196,20 @@ def _rebuild(
 def _cause(
     original: Path, made: Plan, built: building.Built, around: building.Surroundings, there: Session
 ) -> Cause | None:
-    return None
+    """Return why the rebuild's folder differs from the original's; None when that is not here any more."""
+    if not (original / ".ninja_log").is_file():
+        return None
+    there.progress.stage("look for the first file that differs, and make it twice more")
+    ninja = [building.find_tools().ninja, "-C", built.build_dir, "-t", "commands", "-s"]
+    with placed(made.source.path, around.isolation, there.progress) as place:
+        return find_cause(
+            original,
+            built.build_dir,
+            command_of=lambda output: process.run([*ninja, output], check=False).output.strip(),
+            run=lambda command: process.run(
+                [*place.enter, "/bin/sh", "-c", command],
+                env=built.environment,
+                cwd=built.build_dir,
+                timeout=_PATIENCE,
+            ),
+        )

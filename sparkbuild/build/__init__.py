@@ -46,8 +46,10 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """A finished build: its folder, how the source came to its path, what CMake made of the plan, what
-    was compiled, how long."""
+    """A finished build: its folder, what CMake made of the plan, what was compiled, how long.
+
+    ``place`` is how the source came to the path at which every build sees it.
+    """
 
     build_dir: Path
     place: Way

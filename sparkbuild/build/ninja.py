@@ -99,7 +99,8 @@ def build(
 ) -> Timeline:
     """Build the targets. Raises CompileError with the failing command's own output.
 
-    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with half the jobs, once.
+    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with
+    half the jobs, once.
     """
     argv = (*enter, *command(ninja, build_dir, targets))
     costs, log = _Costs(steps, earlier), build_dir / ".ninja_log"

@@ -77,7 +77,7 @@ def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Pla
 
 
 def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
-    """Return the command that shows ``tree`` at SOURCE, read-only; a namespace ends with its first process."""
+    """Return the words that show ``tree`` at SOURCE, read-only; when bwrap ends, all it started does."""
     words = ["bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/"]
     words += ["--tmpfs", str(ROOM), "--ro-bind", str(tree), str(SOURCE)]
     if not isolation.network:

@@ -15,8 +15,8 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
-from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
+from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:

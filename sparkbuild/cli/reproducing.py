@@ -74,7 +74,7 @@ def reproduce(
     wanted = cast("Level", required)
     asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline)
     with progress() as shown:
-        report, manifest = reproducing.reproduce(asked, session_of(catalogs, shown))
+        report = reproducing.reproduce(asked, session_of(catalogs, shown))
     if html:
         write_whole(html, page.page(report).encode())
     if attest and report.verdict != "not comparable":

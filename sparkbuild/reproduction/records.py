@@ -8,8 +8,6 @@ from typing import Literal
 from sparkbuild.catalog.records import Backend, Record
 from sparkbuild.packages import Sha256
 
-SCHEMA = "sparkbuild/reproduction/1"
-
 Level = Literal["identical", "stripped", "device code", "features", "different"]
 # From the best to the worst; each holds whatever the ones after it hold.
 LADDER: tuple[Level, ...] = ("identical", "stripped", "device code", "features", "different")

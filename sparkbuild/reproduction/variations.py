@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ _FAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfake
 Change = Callable[[Surroundings, Manifest], tuple[Surroundings, str, str]]
 
 
-class Impossible(Exception):
+class ImpossibleError(Exception):
     """A variation that this machine does not allow; the message says why."""
 
 
@@ -44,7 +44,7 @@ def vary(
         try:
             around, was, became = VARIATIONS[name](around, manifest)
             varied.append(Variation(name, was, became))
-        except Impossible as problem:
+        except ImpossibleError as problem:
             notes.append(f"{name} is not varied: {problem}")
     return around, tuple(varied), tuple(notes)
 
@@ -59,7 +59,7 @@ def _host(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str,
 
 def _isolated(around: Surroundings, **changes: int | str) -> Surroundings:
     if reason := why_no_namespace():
-        raise Impossible(reason)
+        raise ImpossibleError(reason)
     return msgspec.structs.replace(around, isolation=msgspec.structs.replace(around.isolation, **changes))
 
 
@@ -80,7 +80,7 @@ def _told(around: Surroundings, manifest: Manifest, name: str, value: str) -> tu
     return _with_environment(around, {name: value}), manifest.run.environment.get(name, ""), value
 
 
-def _with_environment(around: Surroundings, more: Mapping[str, str]) -> Surroundings:
+def _with_environment(around: Surroundings, more: dict[str, str]) -> Surroundings:
     return msgspec.structs.replace(around, environment=around.environment | more)
 
 
@@ -96,10 +96,10 @@ def _jobs(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, 
 def _time(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
     """Set the clock with libfaketime; the times of files stay true, for ninja's sake."""
     if manifest.target.backend == "cuda":
-        raise Impossible("CUDA's cicc never ends under libfaketime, so the clock only went on by itself")
+        raise ImpossibleError("CUDA's cicc never ends under libfaketime, so the clock only went on by itself")
     library = next((p for pattern in _FAKETIME for p in Path("/").glob(pattern[1:])), None)
     if not library:
-        raise Impossible("libfaketime is not installed, so the clock only went on by itself")
+        raise ImpossibleError("libfaketime is not installed, so the clock only went on by itself")
     faked = {
         "LD_PRELOAD": str(library),
         "FAKETIME": f"+{_DAYS}d",
