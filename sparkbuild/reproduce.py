@@ -30,7 +30,6 @@ from sparkbuild.reproduction.compare import compare_files, find_normaliser, judg
 from sparkbuild.reproduction.inputs import differences
 from sparkbuild.reproduction.records import (
     LADDER,
-    SCHEMA,
     Cause,
     InputDifference,
     Rebuild,
@@ -73,8 +72,8 @@ def sets_of_variations(text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(() if name == "path" else (name,) for name in names)
 
 
-def reproduce(asked: Asked, session: Session) -> tuple[Reproduction, Manifest]:
-    """Return the report on an artifact, and its manifest.
+def reproduce(asked: Asked, session: Session) -> Reproduction:
+    """Return the report on an artifact.
 
     When an input is not the recorded one nothing is built and the verdict is "not comparable". Raises
     what planning and building raise.
@@ -96,8 +95,8 @@ def reproduce(asked: Asked, session: Session) -> tuple[Reproduction, Manifest]:
     if any(r.level != "identical" and not r.cause for r in rebuilds):
         notes.append(_NO_CAUSE)
     normaliser = find_normaliser(Path(manifest.compilers.cc))
-    report = Reproduction(
-        schema=SCHEMA,
+    return Reproduction(
+        schema="sparkbuild/reproduction/1",
         sparkbuild=__version__,
         engine=manifest.engine.name,
         title=manifest.engine.title,
@@ -116,7 +115,6 @@ def reproduce(asked: Asked, session: Session) -> tuple[Reproduction, Manifest]:
         normaliser=normaliser.name if normaliser else "",
         notes=tuple(dict.fromkeys(notes)),
     )
-    return report, manifest
 
 
 def find_manifest(what: str, session: Session) -> Path:
@@ -200,7 +198,7 @@ def _cause(
     if not (original / ".ninja_log").is_file():
         return None
     there.progress.stage("look for the first file that differs, and make it twice more")
-    ninja = [building.find_tools().ninja, "-C", built.build_dir, "-t", "commands", "-s"]
+    ninja: list[str | Path] = [building.find_tools().ninja, "-C", built.build_dir, "-t", "commands", "-s"]
     with placed(made.source.path, around.isolation, there.progress) as place:
         return find_cause(
             original,

@@ -147,11 +147,14 @@ class TestDifferent:
         box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
         toy.append(
             "ggml/CMakeLists.txt",
-            'if (GGML_CUDA)\n    target_compile_definitions(ggml-cuda PRIVATE "TOY_WHERE=\\"${CMAKE_BINARY_DIR}\\"")\nendif()\n',
+            "if (GGML_CUDA)\n"
+            '    target_compile_definitions(ggml-cuda PRIVATE "TOY_WHERE=\\"${CMAKE_BINARY_DIR}\\"")\n'
+            "endif()\n",
         )
         toy.append(
             "ggml/src/ggml-cuda.cu",
-            "\n__device__ const char toy_where[] = TOY_WHERE;\n__global__ void toy_tell(char *out) { for (int i = 0; i < 20; i++) out[i] = toy_where[i]; }\n",
+            "\n__device__ const char toy_where[] = TOY_WHERE;\n"
+            "__global__ void toy_tell(char *out) { for (int i = 0; i < 20; i++) out[i] = toy_where[i]; }\n",
         )
         box.build(toy.publish(), "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
         self.assert_caught(box, toy, "device code", "ggml-cuda.cu", "--offline")
