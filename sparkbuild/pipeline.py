@@ -29,7 +29,7 @@ from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
-from sparkbuild.source import checkout, declared_options, intact, reads_variable
+from sparkbuild.source import SourceTree, checkout, declared_options, intact, reads_variable
 from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
 from sparkbuild.verification import Journey, Seen, failures, follow
 
@@ -144,12 +144,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
-        if not intact(made.source):
-            raise SourceError(
-                "the checked-out source was changed after it was checked",
-                where=str(made.source.path),
-                remedy=f"remove it and run again: rm -r {made.source.path.parent}",
-            )
+        check_source(made.source)
         around = building.Surroundings(jobs=request.jobs)
         built = building.build(made, recipe, folders, around, progress)
         progress.stage("collect and check the binaries")
@@ -186,6 +181,16 @@ def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, sessi
         verdicts=found.verdicts,
         system=found.said.system if found.said else None,
     )
+
+
+def check_source(source: SourceTree) -> None:
+    """Raise SourceError when a tree no longer holds what was checked out."""
+    if not intact(source):
+        raise SourceError(
+            "the checked-out source was changed after it was checked",
+            where=str(source.path),
+            remedy=f"remove it and run again: rm -r {source.path.parent}",
+        )
 
 
 def check_flags(seen: Seen, where: Path) -> tuple[Journey, ...]:

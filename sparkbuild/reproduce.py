@@ -40,7 +40,7 @@ from sparkbuild.reproduction.variations import VARIATIONS, vary
 
 _PATIENCE = 3600.0  # seconds for one compile or link
 _NO_CAUSE = "no cause: the build folder of the original is not here any more"
-_SHARED = ("downloads", "git", "cuda", "machine")  # parts of the cache that hold inputs and no results
+_SHARED = ("downloads", "git", "src", "cuda", "machine")  # parts of the cache that hold inputs and no results
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -147,7 +147,7 @@ def _request(manifest: Manifest, asked: Asked) -> Request:
 
 @contextlib.contextmanager
 def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
-    """Give a session whose source and build folder are new; inputs that are checked by hash it shares.
+    """Give a session whose build folder is new; what holds inputs, checked by their hashes, it shares.
 
     What a rebuild leaves stays there to be looked at, until the next one of this artifact.
     """
@@ -172,6 +172,7 @@ def _rebuild(
 ) -> Rebuild:
     began, recipe, cache = time.monotonic(), session.catalog.recipe(made.engine).record, there.folders.cache
     original = building.build_dir(made, session.folders)
+    pipeline.check_source(made.source)
     built = building.build(made, recipe, there.folders, around, session.progress)
     session.progress.stage("compare the binaries")
     processor = manifest.target.processor

@@ -46,12 +46,10 @@ def reproduction(report: Reproduction, *, required: Level, as_json: bool) -> Non
 def _heading(report: Reproduction, required: Level) -> None:
     from rich.text import Text  # noqa: PLC0415
 
-    from sparkbuild.reproduction.records import LADDER  # noqa: PLC0415
-
     if report.verdict == "not comparable":
         verdict = Text("not comparable: nothing was built", style="yellow")
     else:
-        reached = LADDER.index(report.verdict) <= LADDER.index(required)
+        reached = report.reaches(required)
         verdict = Text(
             f"{report.verdict} ({required} was required: {'reached' if reached else 'NOT reached'})",
             style="green" if reached else "bold red",

@@ -69,7 +69,6 @@ def reproduce(
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import write_whole  # noqa: PLC0415
     from sparkbuild.reproduction import attestation, page  # noqa: PLC0415
-    from sparkbuild.reproduction.records import LADDER  # noqa: PLC0415
 
     wanted = cast("Level", required)
     asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline)
@@ -90,7 +89,7 @@ def reproduce(
             ),
             as_json,
         )
-    elif LADDER.index(report.verdict) > LADDER.index(wanted):
+    elif not report.reaches(wanted):
         finish(
             FindingError(
                 f"{report.engine}@{report.key[:12]}: {report.verdict}, not {wanted}", where=str(what)

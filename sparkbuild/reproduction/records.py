@@ -106,3 +106,7 @@ class Reproduction(Record, frozen=True):
     rebuilds: tuple[Rebuild, ...]
     normaliser: str
     notes: tuple[str, ...] = ()
+
+    def reaches(self, wanted: Level) -> bool:
+        """Return whether it came at least as near as ``wanted``."""
+        return self.verdict != "not comparable" and LADDER.index(self.verdict) <= LADDER.index(wanted)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sparkbuild.cli.render_reproduction import reproduction
-from sparkbuild.reproduction.records import SCHEMA, FileComparison, Level, Rebuild, Reproduction
+from sparkbuild.reproduction.records import FileComparison, Level, Rebuild, Reproduction
 from tests.conftest import digest
 from tests.reproductions import BARE, DIFFERS, hostile, incomparable, reproduction_of
 
@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 def test_json_is_the_record(capsys: Capture) -> None:
     reproduction(reproduction_of(), required="identical", as_json=True)
     out = capsys.readouterr().out
-    assert json.loads(out)["schema"] == SCHEMA
+    assert json.loads(out)["schema"] == "sparkbuild/reproduction/1"
     assert msgspec.json.decode(out, type=Reproduction) == reproduction_of()
 
 
