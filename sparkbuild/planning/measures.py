@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 # Where every compiler finds the source tree. The same for everybody: nvcc derives the names of device
-# symbols from a file's real path, which no flag changes.
+# symbols (those in anonymous namespaces) from a file's real path, which no flag changes.
 SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
 _CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 
@@ -30,7 +30,7 @@ def host_flags(cache: Path) -> str:
 def cuda_flags(cache: Path) -> str:
     """Return what CMAKE_CUDA_FLAGS gets, for a build below ``cache``.
 
-    -objtemp names nvcc's temporary files after the object, and --frandom-seed stands in for the process
+    -objtemp names nvcc's temporary files after the object, without its folder, and --frandom-seed stands in for the process
     number in the names of a file's internal symbols; both are in the bytes otherwise (nvcc 13.0).
 
     The maps are for the host compiler. nvcc pastes them into a command for a shell of its own, so they
