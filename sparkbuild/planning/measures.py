@@ -30,8 +30,9 @@ def host_flags(cache: Path) -> str:
 def cuda_flags(cache: Path) -> str:
     """Return what CMAKE_CUDA_FLAGS gets, for a build below ``cache``.
 
-    -objtemp names nvcc's temporary files after the object, without its folder, and --frandom-seed stands in for the process
-    number in the names of a file's internal symbols; both are in the bytes otherwise (nvcc 13.0).
+    -objtemp names nvcc's temporary files after the object, without its folder, and --frandom-seed stands
+    in for the process number in the names of a file's internal symbols; both are in the bytes otherwise
+    (nvcc 13.0).
 
     The maps are for the host compiler. nvcc pastes them into a command for a shell of its own, so they
     are quoted twice. They are given as they are, which CMake's -forward-unknown-to-host-compiler lets
