@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 # Where every compiler finds the source tree. The same for everybody: nvcc derives the names of device
-# symbols from a file's real path, which no flag changes.
+# symbols (those in anonymous namespaces) from a file's real path, which no flag changes.
 SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
 _CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 
@@ -20,25 +20,32 @@ def host_flags(cache: Path) -> str:
     -ffile-prefix-map changes __FILE__ and debug information: for the source tree, and for the cache, where
     sources that a build generates and an assembled CUDA toolkit lie. gcc splits it at the last "=".
 
-    Quoted for one shell, the one that ninja starts. The value does not begin with a quote: CMake takes
-    away quotes around a whole value that it stores in its cache.
+    Quoted for one shell, the one that ninja starts, and with "$" doubled for ninja itself, into whose
+    variables CMake copies flags as they are. The value does not begin with a quote: CMake takes away
+    quotes around a whole value that it stores in its cache.
     """
-    return " ".join(f"-ffile-prefix-map={old}={new}" for old, new in _maps(cache))
+    return _for_ninja(_maps(cache))
 
 
 def cuda_flags(cache: Path) -> str:
     """Return what CMAKE_CUDA_FLAGS gets, for a build below ``cache``.
 
-    -objtemp names nvcc's temporary files after the object, and --frandom-seed stands in for the process
-    number in the names of a file's internal symbols; both are in the bytes otherwise (nvcc 13.0).
+    -objtemp names nvcc's temporary files after the object, without its folder, and --frandom-seed stands
+    in for the process number in the names of a file's internal symbols; both are in the bytes otherwise
+    (nvcc 13.0).
 
     The maps are for the host compiler. nvcc pastes them into a command for a shell of its own, so they
     are quoted twice. They are given as they are, which CMake's -forward-unknown-to-host-compiler lets
     through: -Xcompiler would split them at commas, in quotes or not.
     """
-    maps = (shlex.quote(f"-ffile-prefix-map={old}={new}") for old, new in _maps(cache))
-    return " ".join(["-objtemp", "--frandom-seed=sparkbuild", *maps])
+    return _for_ninja(["-objtemp", "--frandom-seed=sparkbuild", *map(shlex.quote, _maps(cache))])
 
 
-def _maps(cache: Path) -> tuple[tuple[str, str], ...]:
-    return (shlex.quote(str(SOURCE)), "."), (shlex.quote(str(cache)), _CACHE)
+def _maps(cache: Path) -> list[str]:
+    """Return the maps as words of a shell; what is quoted is the path, so that each begins with "-"."""
+    places = {SOURCE: ".", cache: _CACHE}
+    return [f"-ffile-prefix-map={shlex.quote(str(old))}={new}" for old, new in places.items()]
+
+
+def _for_ninja(words: list[str]) -> str:
+    return " ".join(words).replace("$", "$$")

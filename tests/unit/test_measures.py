@@ -15,6 +15,11 @@ _paths = st.text(
 )
 
 
+def _words(flags: str) -> list[str]:
+    """Return the words that ninja's shell makes of flags."""
+    return shlex.split(flags.replace("$$", "$"))
+
+
 def test_a_plain_path_is_not_quoted() -> None:
     maps = f"{_OF_SOURCE} -ffile-prefix-map=/c=/sparkbuild"
     assert host_flags(Path("/c")) == maps
@@ -24,15 +29,15 @@ def test_a_plain_path_is_not_quoted() -> None:
 @given(_paths)
 def test_gcc_gets_the_path_through_one_shell(name: str) -> None:
     cache = Path("/home") / name
-    assert shlex.split(host_flags(cache)) == [_OF_SOURCE, f"-ffile-prefix-map={cache}=/sparkbuild"]
+    assert _words(host_flags(cache)) == [_OF_SOURCE, f"-ffile-prefix-map={cache}=/sparkbuild"]
 
 
 @given(_paths)
 def test_gcc_gets_the_path_through_the_shell_of_nvcc(name: str) -> None:
     cache = Path("/home") / name
-    for_nvcc = shlex.split(cuda_flags(cache))
+    for_nvcc = _words(cuda_flags(cache))
     assert for_nvcc[:2] == ["-objtemp", "--frandom-seed=sparkbuild"]
-    assert shlex.split(" ".join(for_nvcc[2:])) == shlex.split(host_flags(cache))
+    assert shlex.split(" ".join(for_nvcc[2:])) == _words(host_flags(cache))
 
 
 def test_cmake_keeps_the_quotes() -> None:
