@@ -22,9 +22,9 @@ import platformdirs
 from sparkbuild.errors import CompileError, MissingError, StoreError, UsageError
 
 T = TypeVar("T")
-# CMake splits lists at ";"; quotes, backslashes, "|", "$", "`" and control characters break the files
-# it writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
-_UNBUILDABLE = re.compile(r'[;"\\|$`\x00-\x1f\x7f\ud800-\udfff]')
+# CMake splits lists at ";"; quotes, backslashes, "|" and control characters break the files it
+# writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
+_UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
 _LIBC = ctypes.CDLL(None, use_errno=True)
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = re.compile("No space left on device|Disk quota exceeded")

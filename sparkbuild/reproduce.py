@@ -19,7 +19,6 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.build.place import placed
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import disk_faults, locked, sha256_file
 from sparkbuild.inspection.probe import probe
@@ -37,6 +36,7 @@ from sparkbuild.reproduction.records import (
     Variation,
 )
 from sparkbuild.reproduction.variations import VARIATIONS, vary
+from sparkbuild.toolchain.place import placed
 
 _PATIENCE = 3600.0  # seconds for one compile or link
 _NO_CAUSE = "no cause: the build folder of the original is not here any more"

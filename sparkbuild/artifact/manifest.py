@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from sparkbuild.build.commands import Commands
-from sparkbuild.build.place import Way
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
 from sparkbuild.inspection.fatbin import DeviceCode
@@ -25,6 +24,7 @@ from sparkbuild.packages import Sha256
 from sparkbuild.planning import Skipped
 from sparkbuild.source import Patch
 from sparkbuild.toolchain import FeatureProof
+from sparkbuild.toolchain.place import Way
 from sparkbuild.verification import Journey
 
 SCHEMA = "sparkbuild/manifest/1"

@@ -14,13 +14,12 @@ import ninja as ninja_package
 
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
-from sparkbuild.build.place import Isolation, Way, placed
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, from_json, to_json, write_whole
 from sparkbuild.planning import Plan
-from sparkbuild.planning.measures import SOURCE
 from sparkbuild.progress import Progress
+from sparkbuild.toolchain.place import SOURCE, Isolation, Way, placed
 
 
 class Tools(msgspec.Struct, frozen=True):

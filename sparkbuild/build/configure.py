@@ -20,7 +20,7 @@ from sparkbuild.catalog.records import Failure
 from sparkbuild.errors import ConfigureError, did_you_mean
 from sparkbuild.files import write_whole
 from sparkbuild.planning import Definition, Plan
-from sparkbuild.planning.measures import SOURCE
+from sparkbuild.toolchain.place import SOURCE
 
 _UNUSED = re.compile(r"Manually-specified variables were not used by the project:\n((?:\s*\n|[ \t]+\S+\n)+)")
 _DEPRECATED = re.compile(r"\b([A-Z][A-Z0-9_]{3,})\b[^\n]{0,40}\bis deprecated\b[^\n]*")

@@ -8,9 +8,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-# Where every compiler finds the source tree. The same for everybody: nvcc derives the names of device
-# symbols (those in anonymous namespaces) from a file's real path, which no flag changes.
-SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
+from sparkbuild.toolchain.place import SOURCE
+
 _CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 
 

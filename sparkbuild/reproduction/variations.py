@@ -11,8 +11,8 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.build import Surroundings
-from sparkbuild.build.place import Isolation, why_no_namespace
 from sparkbuild.reproduction.records import Variation
+from sparkbuild.toolchain.place import Isolation, why_no_namespace
 
 _USER = 4242
 _HOST = "elsewhere"

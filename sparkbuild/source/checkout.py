@@ -143,9 +143,9 @@ def _from_sdist(job: Job, ref: str | None, note: str = "") -> SourceTree:
     origin = _revised(
         Origin(way="sdist", location=sdist.pin.file, ref=sdist.commit, tree=sdist.tree, notes=notes), sdist
     )
-    archive = obtain(sdist.pin, job.folders, offline=job.offline, progress=job.progress)
 
     def write(into: Path) -> None:
+        archive = obtain(sdist.pin, job.folders, offline=job.offline, progress=job.progress)
         extract(archive, into, below=sdist.root, strip=1)
         if (found := git_tree(into)) != sdist.tree:
             raise SourceError(

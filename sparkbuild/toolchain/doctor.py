@@ -15,6 +15,7 @@ from sparkbuild.progress import Silent
 from sparkbuild.toolchain.compilers import Compilers, find_compilers, is_cross, target_processor
 from sparkbuild.toolchain.cuda import find_cuda
 from sparkbuild.toolchain.fault import try_compiler
+from sparkbuild.toolchain.place import SOURCE, why_no_namespace
 
 _NEEDED_GIB = 12  # a CUDA build with its toolkit and source
 
@@ -44,6 +45,7 @@ def _checks(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> Itera
     except SparkbuildError as problem:
         yield Check("compilers", "missing", f"{problem.what} ({problem.where})", problem.remedy, needed=True)
     yield _native_detection(toolchain, compilers)
+    yield _place()
     yield _cuda(toolchain, wheels, compilers, folders)
     if is_cross(toolchain):
         emulator = f"qemu-{target_processor(toolchain)}"
@@ -54,6 +56,15 @@ def _checks(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> Itera
 def _program(name: str, remedy: str, *, needed: bool) -> Check:
     path = shutil.which(name)
     return Check(name, "ok", path) if path else Check(name, "missing", "not on PATH", remedy, needed=needed)
+
+
+def _place() -> Check:
+    """Tell how a build's source comes to the path at which every build sees it."""
+    reason = why_no_namespace()
+    if not reason:
+        return Check("namespaces", "ok", f"bubblewrap shows each build its source at {SOURCE}")
+    detail = f"{reason}: the source is copied to {SOURCE}, where builds take turns"
+    return Check("namespaces", "missing", detail, "apt-get install bubblewrap, and allow it user namespaces")
 
 
 def _native_detection(toolchain: Toolchain, compilers: Compilers | None) -> Check:

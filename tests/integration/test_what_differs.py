@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from sparkbuild.files import sha256_bytes
-from sparkbuild.planning.measures import SOURCE, cuda_flags, host_flags
+from sparkbuild.planning.measures import cuda_flags, host_flags
+from sparkbuild.toolchain.place import SOURCE
 from tests.integration.conftest import toolkits
 
 _DATA = Path(__file__).parent.parent / "data" / "small_cuda"

@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbuild.planning.measures import SOURCE, cuda_flags, host_flags
+from sparkbuild.planning.measures import cuda_flags, host_flags
+from sparkbuild.toolchain.place import SOURCE
 
 _OF_SOURCE = f"-ffile-prefix-map={SOURCE}=."
 # What a cache folder may have in its path: Folders.default refuses the rest.

@@ -10,11 +10,11 @@ import pytest
 from sparkbuild import process
 from sparkbuild.build import configure as configuring
 from sparkbuild.build.configure import CacheEntry, Configured, same, unused
-from sparkbuild.build.place import Isolation, placed
 from sparkbuild.catalog.records import Failure
 from sparkbuild.errors import ConfigureError
 from sparkbuild.planning import Definition, Plan, make_plan
 from sparkbuild.progress import Silent
+from sparkbuild.toolchain.place import SOURCE, Isolation, placed
 from tests.conftest import inputs_of, source_of
 
 _PROJECT = """\
@@ -159,7 +159,7 @@ def test_a_definition_is_one_word_of_the_command(bench: Bench) -> None:
     plan = bench.plan({"A": "x y; $(id) \"'"})
     words = configuring.command(plan, Path("cmake"), Path("ninja"), Path("b"))
     assert words[-1] == "-DA=x y; $(id) \"'"
-    assert words[:7] == ("cmake", "-S", str(bench.source), "-B", "b", "-G", "Ninja")
+    assert words[:7] == ("cmake", "-S", str(SOURCE), "-B", "b", "-G", "Ninja")
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from sparkbuild import process
-from sparkbuild.build import place
-from sparkbuild.build.place import Isolation, placed
 from sparkbuild.errors import MissingError
-from sparkbuild.planning.measures import SOURCE
 from sparkbuild.progress import Silent
+from sparkbuild.toolchain import place
+from sparkbuild.toolchain.place import SOURCE, Isolation, placed
 
 
 @pytest.fixture

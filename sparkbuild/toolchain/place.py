@@ -1,9 +1,9 @@
 """Where a compile sees the source: at one path, whoever builds it and wherever the tree really lies.
 
-nvcc hashes a source's absolute path into device symbols, so equal bytes need an equal path; neither a
-symlink nor a prefix map will do. Bubblewrap shows the tree there, in namespaces of the build's own.
-Where the kernel does not allow these, as Ubuntu 24.04 does not for most users, the tree is copied
-there: the same bytes, but the network stays within reach, and builds on one machine take turns.
+nvcc hashes a source's real path into device symbols (those in anonymous namespaces), so equal bytes need
+an equal path; neither a symlink nor a prefix map will do. Bubblewrap shows the tree there, in namespaces
+of the build's own. Where the kernel does not allow these, as Ubuntu 24.04 does not for most users, the
+tree is copied there: the same bytes, but the network stays within reach, and builds take turns.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.errors import MissingError
 from sparkbuild.files import disk_error
-from sparkbuild.planning.measures import SOURCE
 from sparkbuild.progress import Progress
 
+SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
 ROOM = SOURCE.parent
 Way = Literal["namespace", "copy"]
 
@@ -69,7 +69,8 @@ def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Pla
     """
     if not why_no_namespace():
         _make_room()
-        yield Place("namespace", _bubblewrap(tree, isolation))
+        with _kept(ROOM):
+            yield Place("namespace", _bubblewrap(tree, isolation))
         return
     with _claimed(progress):
         shutil.copytree(tree, SOURCE, symlinks=True, dirs_exist_ok=True)
@@ -77,8 +78,11 @@ def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Pla
 
 
 def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
-    """Return the words that show ``tree`` at SOURCE, read-only; when bwrap ends, all it started does."""
-    words = ["bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/"]
+    """Return the words that show ``tree`` at SOURCE, read-only; when bwrap ends, all it started does.
+
+    As process 1 of its namespace a command is bwrap's own child, so its CPU time is counted.
+    """
+    words = ["bwrap", "--die-with-parent", "--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/"]
     words += ["--tmpfs", str(ROOM), "--ro-bind", str(tree), str(SOURCE)]
     if not isolation.network:
         words += ["--unshare-net"]
@@ -101,6 +105,20 @@ def _make_room() -> None:
         ) from problem
     if ROOM.is_symlink() or not ROOM.is_dir():
         raise _in_the_way(ROOM, "is not a folder")
+
+
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Hold a shared lock on a folder: systemd-tmpfiles, which empties /var/tmp, leaves such a one alone.
+
+    Its removal would take the source away from the namespaces that have it mounted there.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
