@@ -63,13 +63,13 @@ def both(tmp_path: Path, tools: dict[str, Path]) -> Callable[..., tuple[Build, B
 
 
 Both = Callable[..., tuple[Build, Build]]
-_TWO = "build a.o: cc a.c\nbuild b.o: cc b.c\nbuild z.so: link b.o a.o\n  flags = -Wl,--build-id=sha1\n"
+_TWO = "build a.o: cc a.c\nbuild b.o: cc b.c\nbuild 0.so: link b.o a.o\n  flags = -Wl,--build-id=sha1\n"
 
 
 def test_the_first_difference_is_an_object_and_not_what_is_linked_from_it(both: Both) -> None:
     code = ('const char *s = "one";', 'const char *s = "two";')
     old, new = both(_TWO, a__c="int a;", b__c=code)
-    assert (old.folder / "z.so").read_bytes() != (new.folder / "z.so").read_bytes()
+    assert (old.folder / "0.so").read_bytes() != (new.folder / "0.so").read_bytes()
     assert first_difference(old.folder, new.folder) == "b.o"
     assert first_difference(old.folder, old.folder) is None
     assert [kind for kind, _ in kinds(old.folder / "b.o", new.folder / "b.o")] == ["read-only data"]
@@ -98,6 +98,9 @@ def test_a_time_in_a_source_that_the_build_generates(both: Both) -> None:
     assert kinds(old.folder / "a.o", new.folder / "a.o") == (("time stamp", "10:11:12 -> 10:11:13"),)
 
 
+_WITH_DEPENDENCIES = "gcc -MD -MF a.o.d -c a.c -o a.o"
+
+
 def test_replay_tells_what_differs_each_time_and_leaves_no_trace(both: Both) -> None:
     old, new = both("build a.o: cc a.c\n", a__c=("const char *t = __TIME__;", "const char *t = __TIME__ ;;"))
     (old.folder / "a.c").write_text('const char *t = "00:00:00";')
@@ -107,12 +110,12 @@ def test_replay_tells_what_differs_each_time_and_leaves_no_trace(both: Both) -> 
 
     def command_of(output: str) -> str:
         asked.append(output)
-        return "gcc -c a.c -o a.o"
+        return _WITH_DEPENDENCIES
 
     found = find_cause(old.folder, new.folder, command_of, new.run)
     assert found
     assert (found.replay, found.kinds, asked) == ("differs each time", ("time stamp",), ["a.o"])
-    assert found.command == "gcc -c a.c -o a.o"
+    assert found.command == _WITH_DEPENDENCIES
     after = (new.folder / "a.o").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert sorted(p.name for p in new.folder.glob("a.o*")) == ["a.o"]
