@@ -88,11 +88,14 @@ def first_difference(before: Path, after: Path) -> str | None:
 
 
 def _replay(command: str, output: Path, run: Callable[[str], object]) -> Replay:
-    """Return whether a command makes the same file twice. The file itself is moved aside meanwhile."""
-    aside = output.with_name(f"{output.name}.aside")
-    output.replace(aside)
-    made = []
+    """Return whether a command makes the same file twice.
+
+    The file itself is moved aside meanwhile, and what else the command leaves beside it is removed.
+    """
+    aside, made = output.with_name(f"{output.name}.aside"), []
+    there = set(output.parent.iterdir())
     try:
+        output.replace(aside)
         for pause in (0, _SECOND):
             time.sleep(pause)
             output.unlink(missing_ok=True)
@@ -101,7 +104,11 @@ def _replay(command: str, output: Path, run: Callable[[str], object]) -> Replay:
     except (process.ProcessError, OSError):
         return "not run"
     finally:
-        aside.replace(output)
+        if aside.exists():
+            aside.replace(output)
+        for left in set(output.parent.iterdir()) - there:
+            if not left.is_dir():
+                left.unlink()  # as the dependency file, which ninja would have read and removed
     return "the same each time" if made[0] == made[1] else "differs each time"
 
 

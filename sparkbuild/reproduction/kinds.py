@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +24,6 @@ from sparkbuild.inspection.layout import WINDOW, Layout
 from sparkbuild.inspection.runtime import printable
 from sparkbuild.reproduction.records import Kind
 from sparkbuild.reproduction.signs import (
-    MOST,
     ORDER,
     Sign,
     between,
@@ -36,7 +35,7 @@ from sparkbuild.reproduction.signs import (
 )
 
 Found = tuple[Kind, str]
-_SYMBOLS = 1 << 18  # symbols that are looked at
+_INDEX = ("/", "//", "/SYM64/")  # of symbols and of long names: what it says follows from the members
 _LINE = 1 << 16  # bytes of a line of text
 _NAMES = ("SHT_SYMTAB", "SHT_DYNSYM", "SHT_STRTAB")
 _DATA = re.compile(r"\.rodata.*|\.comment|\.data(?!\.rel).*")
@@ -162,20 +161,16 @@ def _of_sections(layouts: tuple[Layout, Layout], pair: tuple[Section, Section], 
             yield ("read-only data" if _DATA.fullmatch(section.name) else "layout"), where
 
 
-def _signs_of(layout: Layout, section: Section) -> set[Sign]:
-    """Return the signs in a section; what a window's edge cuts is whole in the window beside it."""
-    found: set[Sign] = set()
+def _signs_of(layout: Layout, section: Section) -> Iterator[Sign]:
+    """Yield the signs in a section; what a window's edge cuts is whole in the window beside it."""
     begin, end = section.offset, section.offset + section.size
     for at, data in layout.windows(begin, section.size):
-        found.update(
-            islice(signs_of_binary(data, first=at == begin, last=at + len(data) == end), MOST - len(found))
-        )
-    return found
+        yield from dict.fromkeys(signs_of_binary(data, first=at == begin, last=at + len(data) == end))
 
 
-def _symbols(elf: ELFFile) -> set[Sign]:
+def _symbols(elf: ELFFile) -> Iterator[Sign]:
     tables = (t for t in elf.iter_sections() if isinstance(t, SymbolTableSection))
-    return {_symbol(s) for s in islice((s for t in tables for s in t.iter_symbols()), _SYMBOLS)}
+    return (_symbol(symbol) for table in tables for symbol in table.iter_symbols())
 
 
 def _symbol(symbol: Symbol) -> Sign:
@@ -187,27 +182,32 @@ def _symbol(symbol: Symbol) -> Sign:
 
 
 def _of_library(before: Path, after: Path) -> Iterator[Found]:
-    """Yield what differs in the first member that does; else it is the members' headers (ar(5))."""
-    headers: list[Found] = []
+    """Yield what differs in the first member that does; else it is the index or a header (ar(5))."""
+    minor: list[Found] = []
     for old, new in zip_longest(gather.members(before), gather.members(after)):
         if not old or not new:
             yield "layout", "one has more members"
             return
         name = shown(old[0][:16].decode(errors="replace").strip())
-        with tempfile.TemporaryDirectory(prefix="sparkbuild-member-") as work:
-            pair = Path(work, "old"), Path(work, "new")
-            for path, (_, offset, length), target in zip((before, after), (old, new), pair, strict=True):
-                gather.unpack(path, offset, length, target)
-            if found := kinds(*pair):
-                yield from ((kind, f"{name}: {sample}") for kind, sample in found)
-                return
+        found = _of_members((before, *old[1:]), (after, *new[1:]))
+        if found and name not in _INDEX:
+            yield from ((kind, f"{name}: {sample}") for kind, sample in found)
+            return
+        minor += [("layout", "the index")] * bool(found)
         dates = [head[16:28].decode(errors="replace").strip() for head, _, _ in (old, new)]
         if old[0] != new[0]:
-            dated = dates[0] != dates[1]
-            headers.append(
-                ("time stamp", f"{name}: {shown(' -> '.join(dates))}") if dated else ("layout", name)
+            minor.append(
+                ("time stamp", f"{name}: {between(*dates)}") if dates[0] != dates[1] else ("layout", name)
             )
-    yield from headers[:1]
+    yield from minor
+
+
+def _of_members(old: tuple[Path, int, int], new: tuple[Path, int, int]) -> tuple[Found, ...]:
+    with tempfile.TemporaryDirectory(prefix="sparkbuild-member-") as work:
+        pair = Path(work, "old"), Path(work, "new")
+        gather.unpack(*old, pair[0])
+        gather.unpack(*new, pair[1])
+        return kinds(*pair)
 
 
 def _is_text(path: Path) -> bool:
@@ -221,5 +221,5 @@ def _of_text(before: Path, after: Path) -> Iterator[Found]:
         for one, other in zip_longest(*lines, fillvalue=b""):
             if one != other:
                 texts = [line.decode(errors="replace").strip() for line in (one, other)]
-                found = list(changed(set(signs(one)), set(signs(other))))
+                found = list(changed(signs(one), signs(other)))
                 yield from found or [("text", between(*texts))]

@@ -48,9 +48,9 @@ class FileComparison(Record, frozen=True):
 class Cause(Record, frozen=True):
     """The first file of the build that differs, in the order in which it was built.
 
-    ``output`` is relative to the build folder; ``command`` made it. ``kinds`` are what differs, with a
-    sample of each in ``samples``; ``replay`` says whether the command alone, run twice in the same
-    place, gives two results. ``cure`` is empty where none is known.
+    ``output`` is relative to the build folder; ``command`` made it. ``kinds`` are what differs, causes
+    first, with a sample of each in ``samples``; ``replay`` says whether the command alone, run twice in
+    the same place, gives two results. ``cure`` is empty where none is known; ``detail`` is diffoscope's.
     """
 
     output: str

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.fatbin import DeviceCode, device_code
+from sparkbuild.inspection.fatbin import DeviceCode, device_code, device_code_digest
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and objcopy are not installed"
@@ -113,3 +113,22 @@ def test_a_hostile_section_is_refused(plain: Path, tmp_path: Path, data: bytes) 
     with pytest.raises(BinaryError, match="device code can not be read") as caught:
         device_code(path)
     assert caught.value.where == str(path)
+
+
+def test_the_digest_is_of_the_device_code_alone(plain: Path, tmp_path: Path) -> None:
+    one, other = fatbin(entry(_CUBIN, 121)), fatbin(entry(_CUBIN, 121, 0, b"edoc"))
+    digest = device_code_digest(holding(plain, tmp_path, fat=one))
+    subprocess.run(
+        ["objcopy", "--add-section", f".x={plain}", tmp_path / "y.o", tmp_path / "z.o"], check=True
+    )
+    assert device_code_digest(tmp_path / "z.o") == digest
+    assert device_code_digest(holding(plain, tmp_path, fat=other)) != digest
+    assert device_code_digest(holding(plain, tmp_path, rel=one)) != digest
+    assert device_code_digest(plain) == ""
+
+
+def test_no_digest_of_what_can_not_be_read(tmp_path: Path, plain: Path) -> None:
+    whole = holding(plain, tmp_path, fat=fatbin(entry(_CUBIN, 121)))
+    (tmp_path / "cut.o").write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(BinaryError, match="device code can not be read"):
+        device_code_digest(tmp_path / "cut.o")
