@@ -19,6 +19,7 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import disk_faults, locked, sha256_file
 from sparkbuild.inspection.probe import probe
@@ -44,13 +45,25 @@ _SHARED = ("downloads", "git", "src", "cuda", "machine")  # parts of the cache t
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a person wants reproduced: the artifact, what to vary, where the source is."""
+    """What a person wants reproduced: the artifact, what to vary, where the source is.
+
+    ``trust`` allows what the author of a manifest chose and no recipe: see ``check_trust``.
+    """
 
     what: str
     vary: tuple[tuple[str, ...], ...]
     source: str | None = None
     jobs: int | None = None
     offline: bool = False
+    trust: bool = False
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A manifest, where it lies, and whether it is of this machine's own store."""
+
+    path: Path
+    manifest: Manifest
+    ours: bool
 
 
 def sets_of_variations(text: str) -> tuple[tuple[str, ...], ...]:
@@ -78,8 +91,9 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     When an input is not the recorded one nothing is built and the verdict is "not comparable". Raises
     what planning and building raise.
     """
-    path = find_manifest(asked.what, session)
-    manifest, started = manifests.read(path), dt.datetime.now(dt.UTC)
+    recorded, started = find_manifest(asked.what, session), dt.datetime.now(dt.UTC)
+    manifest = recorded.manifest
+    check_trust(recorded, session.catalog.recipe(manifest.engine.name).record, asked)
     rebuilds: list[Rebuild] = []
     notes: list[str] = []
     inputs: tuple[InputDifference, ...] = ()
@@ -91,10 +105,10 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
                 made = pipeline.plan(_request(manifest, asked), there)
                 if inputs := differences(manifest, made):
                     break
-                rebuilds.append(_rebuild(path, manifest, made, around, varied, there, session))
+                rebuilds.append(_rebuild(recorded, made, around, varied, there, session))
     if any(r.level != "identical" and not r.cause for r in rebuilds):
         notes.append(_NO_CAUSE)
-    normaliser = find_normaliser(Path(manifest.compilers.cc))
+    normaliser = find_normaliser(made.compilers.cc)
     return Reproduction(
         schema="sparkbuild/reproduction/1",
         sparkbuild=__version__,
@@ -103,7 +117,7 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
         key=manifest.key,
         arch=manifest.target.arch,
         backend=manifest.target.backend,
-        manifest=sha256_file(path),
+        manifest=sha256_file(recorded.path),
         commit=manifest.source.commit,
         built_on=manifest.run.host,
         rebuilt_on=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -117,16 +131,45 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     )
 
 
-def find_manifest(what: str, session: Session) -> Path:
-    """Return the manifest file that a path (of it, or of its folder) or ENGINE[@KEY] names."""
+def find_manifest(what: str, session: Session) -> Recorded:
+    """Return the manifest that a path (of it, or of its folder) or ENGINE[@KEY] names."""
     path = Path(what)
     if path.is_dir():
         path /= "manifest.json"
     if path.is_file():
-        return path.absolute()
+        path = path.absolute()
+        return Recorded(path, manifests.read(path), ours=path.is_relative_to(session.folders.store))
     engine, at, key = what.partition("@")
     name = session.catalog.aliases().get(engine, engine)
-    return store.pick(f"{name}{at}{key}", session.folders).path / "manifest.json"
+    stored = store.pick(f"{name}{at}{key}", session.folders)
+    return Recorded(stored.path / "manifest.json", stored.manifest, ours=True)
+
+
+def check_trust(recorded: Recorded, recipe: Recipe, asked: Asked) -> None:
+    """Raise UsageError where a manifest from elsewhere would have other code run than the recipe's.
+
+    To build is to run what the source and the definitions say: any commit of any repository, any
+    program named as a compiler's launcher.
+    """
+    if recorded.ours or asked.trust:
+        return
+    source, sdist = recorded.manifest.source, recipe.sdist
+    pinned = (source.way == "git" and source.commit == recipe.git.commit) or (
+        source.way == "sdist" and sdist and source.commit == sdist.commit
+    )
+    chosen = [f"-D {name}={value}" for name, value in _own_definitions(recorded.manifest).items()]
+    if not pinned and not asked.source:
+        chosen.append(f"the source {source.location} at {source.commit or source.tree}")
+    if chosen:
+        raise UsageError(
+            f"this manifest's author chose what is built: {'; '.join(chosen)}",
+            where=str(recorded.path),
+            remedy="--trust, if you trust who wrote it: building runs what these say",
+        )
+
+
+def _own_definitions(manifest: Manifest) -> dict[str, str]:
+    return {d.name: d.asked.removeprefix(d.local) for d in manifest.definitions if d.origin == "user"}
 
 
 def _request(manifest: Manifest, asked: Asked) -> Request:
@@ -140,7 +183,7 @@ def _request(manifest: Manifest, asked: Asked) -> Request:
         ref=None if where or source.way == "sdist" else source.commit,
         source=where,
         way="auto" if where or source.way == "git" else "sdist",
-        define={d.name: d.asked.removeprefix(d.local) for d in manifest.definitions if d.origin == "user"},
+        define=_own_definitions(manifest),
         offline=asked.offline,
     )
 
@@ -149,7 +192,7 @@ def _request(manifest: Manifest, asked: Asked) -> Request:
 def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
     """Give a session whose build folder is new; what holds inputs, checked by their hashes, it shares.
 
-    What a rebuild leaves stays there to be looked at, until the next one of this artifact.
+    What differs stays there to be looked at, until this artifact is rebuilt again.
     """
     cache = session.folders.cache / "reproduce" / f"{manifest.engine.name}-{manifest.key[:12]}"
     with locked(cache.with_name(f"{cache.name}.lock")):
@@ -162,15 +205,16 @@ def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
 
 
 def _rebuild(
-    path: Path,
-    manifest: Manifest,
+    recorded: Recorded,
     made: Plan,
     around: building.Surroundings,
     varied: tuple[Variation, ...],
     there: Session,
     session: Session,
 ) -> Rebuild:
-    began, recipe, cache = time.monotonic(), session.catalog.recipe(made.engine).record, there.folders.cache
+    """Build a plan in another folder and compare; what does not differ is not kept."""
+    began, manifest, cache = time.monotonic(), recorded.manifest, there.folders.cache
+    recipe = session.catalog.recipe(made.engine).record
     original = building.build_dir(made, session.folders)
     pipeline.check_source(made.source)
     built = building.build(made, recipe, there.folders, around, session.progress)
@@ -178,17 +222,21 @@ def _rebuild(
     processor = manifest.target.processor
     collect(built.configured, made.targets, recipe.roles, processor, cache / "bin")
     normaliser = find_normaliser(made.compilers.cc)
-    files = compare_files(manifest.files, path.parent, cache, normaliser)
+    files = compare_files(manifest.files, recorded.path.parent, cache, normaliser)
     same = all(f.level == "identical" for f in files)
     verdicts = manifest.verdicts if same else probe(cache / "bin", session.catalog, session.progress).verdicts
     level, files = judge(files, manifest, verdicts)
-    ours = path.is_relative_to(session.folders.store)
+    cause = None
+    if same:
+        shutil.rmtree(cache)
+    elif recorded.ours:
+        cause = _cause(original, made, built, around, there)
     return Rebuild(
         varied=(Variation("path", str(original), str(built.build_dir)), *varied),
         level=level,
         files=files,
         wall_seconds=round(time.monotonic() - began, 3),
-        cause=None if same or not ours else _cause(original, made, built, around, there),
+        cause=cause,
     )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     "--source", metavar="DIR|URL|ARCHIVE", help="Where the source is, if not where the manifest says."
 )
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Compile jobs of the rebuild.")
+@click.option("--trust", is_flag=True, help="Also build what the manifest's author chose, not the recipe.")
 @click.option("--offline", is_flag=True, help="Use only what is here; say what is missing.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the report as a page."
@@ -54,6 +55,7 @@ def reproduce(
     required: str,
     source: str | None,
     jobs: int | None,
+    trust: bool,
     offline: bool,
     html: Path | None,
     attest: Path | None,
@@ -71,7 +73,7 @@ def reproduce(
     from sparkbuild.reproduction import attestation, page  # noqa: PLC0415
 
     wanted = cast("Level", required)
-    asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline)
+    asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline, trust)
     with progress() as shown:
         report = reproducing.reproduce(asked, session_of(catalogs, shown))
     if html:
