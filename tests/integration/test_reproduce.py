@@ -95,7 +95,7 @@ class TestNotComparable:
         manifest["key"] = "1" * 64
         path = tmp_path / "manifest.json"
         path.write_text(json.dumps(manifest))
-        done = built.box.run("reproduce", path, "--catalog", built.toy.catalog, "--json")
+        done = built.box.run("reproduce", path, "--catalog", built.toy.catalog, "--trust", "--json")
         report = json.loads(done.out)
         assert (done.code, report["verdict"]) == (3, "not comparable")
         assert [i["name"] for i in report["inputs"]] == ["compilers"]
@@ -158,3 +158,45 @@ class TestDifferent:
         )
         box.build(toy.publish(), "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
         self.assert_caught(box, toy, "device code", "ggml-cuda.cu", "--offline")
+
+
+class TestTrust:
+    """A manifest from elsewhere may not choose what code runs here."""
+
+    def given(
+        self, built: Built, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+    ) -> tuple[int, Any]:
+        manifest = built.done.artifact()["manifest"]
+        change(manifest)
+        path = tmp_path / "manifest.json"
+        path.write_text(json.dumps(manifest))
+        done = built.box.run("reproduce", path, "--catalog", built.toy.catalog, "--json")
+        return done.code, json.loads(done.out)
+
+    def test_a_source_that_no_recipe_names(self, built: Built, tmp_path: Path) -> None:
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["source"]["location"] = "/somewhere/else"
+
+        code, answer = self.given(built, tmp_path, change)
+        assert (code, "/somewhere/else" in answer["error"]["what"]) == (2, True)
+        assert "--trust" in answer["error"]["remedy"]
+
+    def test_definitions_of_its_own(self, built: Built, tmp_path: Path) -> None:
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["source"] |= {"way": "git", "commit": built.toy.commit}
+            manifest["definitions"][0] |= {
+                "name": "CMAKE_C_COMPILER_LAUNCHER",
+                "asked": "touch;/tmp/x",
+                "origin": "user",
+                "local": "",
+            }
+
+        code, answer = self.given(built, tmp_path, change)
+        assert (code, "CMAKE_C_COMPILER_LAUNCHER" in answer["error"]["what"]) == (2, True)
+
+    @pytest.mark.parametrize("name", ["../x", "", "x" * 300, "no-such"])
+    def test_an_engine_that_is_none(self, name: str, built: Built, tmp_path: Path) -> None:
+        before = sorted(built.box.home.rglob("*"))
+        code, answer = self.given(built, tmp_path, lambda m: m["engine"].update(name=name))
+        assert (code, answer["error"]["kind"]) == (2, "usage")
+        assert sorted(built.box.home.rglob("*")) == before
