@@ -14,7 +14,7 @@ from tests.conftest import manifest_of
 
 @pytest.fixture
 def namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variations, "why_no_namespace", lambda: "")
+    monkeypatch.setattr(variations, "why_no_namespace", lambda _: "")
 
 
 @pytest.mark.usefixtures("namespaces")
@@ -42,7 +42,7 @@ def test_jobs_that_a_person_asks_for() -> None:
 
 
 def test_without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variations, "why_no_namespace", lambda: "the kernel says no")
+    monkeypatch.setattr(variations, "why_no_namespace", lambda _: "the kernel says no")
     around, varied, notes = vary(("user", "host", "umask"), manifest_of(), None)
     assert [v.name for v in varied] == ["umask"]
     assert around.isolation.network
@@ -51,6 +51,14 @@ def test_without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
         "user is not varied: the kernel says no",
         "host is not varied: the kernel says no",
     )
+
+
+def test_namespaces_without_a_network_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where AppArmor lets bwrap make namespaces but not set up the network in one."""
+    monkeypatch.setattr(variations, "why_no_namespace", lambda i: "" if i.network else "loopback failed")
+    around, varied, notes = vary(("host",), manifest_of(), None)
+    assert (around.isolation.network, around.isolation.host) == (True, "elsewhere")
+    assert ([v.name for v in varied], notes) == (["host"], ("the network is not cut off: loopback failed",))
 
 
 @pytest.mark.usefixtures("namespaces")
