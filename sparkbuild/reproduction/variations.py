@@ -11,6 +11,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.build import Surroundings
+from sparkbuild.build.jobs import available_cores
 from sparkbuild.reproduction.records import Variation
 from sparkbuild.toolchain.place import why_no_namespace
 
@@ -90,8 +91,13 @@ def _umask(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str
 
 
 def _jobs(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
-    count = around.jobs or manifest.run.jobs + 1
-    return msgspec.structs.replace(around, jobs=count), str(manifest.run.jobs), str(count)
+    """Return one job more than recorded, or what is next to it and not more than a core bears."""
+    was = manifest.run.jobs
+    count = around.jobs or min(max(was, 1), available_cores()) + 1
+    if count == was and around.jobs:
+        raise ImpossibleError(f"{was} are asked for, as many as recorded")
+    count -= count == was
+    return msgspec.structs.replace(around, jobs=count), str(was), str(count)
 
 
 def _time(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
