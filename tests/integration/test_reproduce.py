@@ -68,6 +68,10 @@ class TestIdentical:
             ["path", "jobs"],
         ]
 
+    def test_a_page_that_can_not_be_written_does_not_hide_the_report(self, built: Built) -> None:
+        code, report = reproduce(built.box, built.toy, "--vary", "none", "--html", "/proc/nowhere/page.html")
+        assert (code, report["verdict"]) == (8, "identical")
+
     def test_cuda(self, built: Built, tmp_path: Path) -> None:
         box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
         box.build(built.toy, "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
