@@ -137,6 +137,12 @@ class TestManifests:
         done = built.box.run("reproduce", folder, "--catalog", built.toy.catalog, "--json")
         assert "--trust" in done.error(2, "usage")["remedy"]
 
+    def test_what_it_says_does_not_steer_the_terminal(self, built: Built, tmp_path: Path) -> None:
+        folder = self.lie(built, tmp_path, lambda m: m["source"].update(location="x\x1b]0;y\x07\x1b[2K"))
+        done = built.box.run("reproduce", folder, "--catalog", built.toy.catalog)
+        assert (done.code, "author chose" in done.err) == (2, True)
+        assert done.err.replace("\n", "").isprintable()
+
     def test_the_binaries_are_elsewhere(self, built: Built, tmp_path: Path) -> None:
         """That they are not the same is seen, by their hashes; how near they come is not."""
         folder = self.lie(built, tmp_path, lambda m: m["files"][0].update(sha256="0" * 64))
