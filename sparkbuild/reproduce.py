@@ -93,7 +93,7 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     what planning and building raise.
     """
     recorded, started = find_manifest(asked.what, session), dt.datetime.now(dt.UTC)
-    manifest = recorded.manifest
+    manifest, digest = recorded.manifest, sha256_file(recorded.path)  # now: a build may replace it meanwhile
     recipe = session.catalog.recipe(manifest.engine.name).record
     check_trust(recorded, recipe, asked)
     missing = check_files(recorded)
@@ -122,7 +122,7 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
         key=manifest.key,
         arch=manifest.target.arch,
         backend=manifest.target.backend,
-        manifest=sha256_file(recorded.path),
+        manifest=digest,
         commit=manifest.source.commit,
         built_on=manifest.run.host,
         rebuilt_on=f"{platform.system()} {platform.release()} {platform.machine()}",
