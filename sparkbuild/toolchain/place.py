@@ -126,6 +126,12 @@ def _copy(tree: Path) -> None:
 
 def _make_room() -> None:
     """Make ROOM, where every user may add a folder of his own, as in /tmp."""
+    if (real := ROOM.parent.resolve()) != ROOM.parent:
+        raise MissingError(
+            f"{ROOM.parent} is a link to {real}, where compilers would see the source: not as elsewhere",
+            where=str(ROOM.parent),
+            remedy="make it a folder",
+        )
     try:
         with contextlib.suppress(FileExistsError):
             ROOM.mkdir()

@@ -128,6 +128,16 @@ class TestCopy:
         with pytest.raises(MissingError, match="can not be made"), placed(tree, Isolation(), Silent()):
             pass
 
+    def test_a_link_on_the_way(
+        self, tree: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where /var/tmp is a link to /tmp: nvcc hashes the real path."""
+        (tmp_path / "link").symlink_to(tmp_path)
+        monkeypatch.setattr(place, "ROOM", tmp_path / "link" / room.name)
+        with pytest.raises(MissingError, match="is a link"), placed(tree, Isolation(), Silent()):
+            pass
+        assert not room.exists()
+
     def test_a_copy_that_fails(self, tree: Path, room: Path) -> None:
         (tree / "src" / "b.c").symlink_to("nowhere")
         os.mkfifo(tree / "pipe")
