@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import getpass
+import os
 import platform
 import shutil
 import time
@@ -20,7 +21,7 @@ from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import UsageError, did_you_mean
+from sparkbuild.errors import StoreError, UsageError, did_you_mean
 from sparkbuild.files import disk_faults, locked, sha256_file
 from sparkbuild.inspection.probe import probe
 from sparkbuild.pipeline import Request, Session
@@ -40,7 +41,7 @@ from sparkbuild.reproduction.variations import VARIATIONS, vary
 from sparkbuild.toolchain.place import placed
 
 _PATIENCE = 3600.0  # seconds for one compile or link
-_NO_CAUSE = "no cause: the build folder of the original is not here any more"
+_NO_CAUSE = "no cause: the build folder of the original is not here, or the same files are in it"
 _SHARED = ("downloads", "git", "src", "cuda", "machine")  # parts of the cache that hold inputs and no results
 
 
@@ -92,8 +93,10 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     what planning and building raise.
     """
     recorded, started = find_manifest(asked.what, session), dt.datetime.now(dt.UTC)
-    manifest = recorded.manifest
-    check_trust(recorded, session.catalog.recipe(manifest.engine.name).record, asked)
+    manifest, digest = recorded.manifest, sha256_file(recorded.path)  # now: a build may replace it meanwhile
+    recipe = session.catalog.recipe(manifest.engine.name).record
+    check_trust(recorded, recipe, asked)
+    missing = check_files(recorded)
     rebuilds: list[Rebuild] = []
     notes: list[str] = []
     inputs: tuple[InputDifference, ...] = ()
@@ -102,12 +105,14 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
             around, varied, said = vary(names, manifest, asked.jobs)
             notes += said
             with _elsewhere(manifest, session) as there:
-                made = pipeline.plan(_request(manifest, asked), there)
+                made = pipeline.plan(_request(manifest, recipe, asked), there)
                 if inputs := differences(manifest, made):
                     break
                 rebuilds.append(_rebuild(recorded, made, around, varied, there, session))
     if any(r.level != "identical" and not r.cause for r in rebuilds):
         notes.append(_NO_CAUSE)
+    if missing and any(r.level != "identical" for r in rebuilds):
+        notes.append(f"not beside the manifest, so only known by hash: {', '.join(missing)}")
     normaliser = find_normaliser(made.compilers.cc)
     return Reproduction(
         schema="sparkbuild/reproduction/1",
@@ -117,11 +122,11 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
         key=manifest.key,
         arch=manifest.target.arch,
         backend=manifest.target.backend,
-        manifest=sha256_file(recorded.path),
+        manifest=digest,
         commit=manifest.source.commit,
         built_on=manifest.run.host,
         rebuilt_on=f"{platform.system()} {platform.release()} {platform.machine()}",
-        rebuilt_by=f"{getpass.getuser()}@{platform.node()}",
+        rebuilt_by=f"{_user()}@{platform.node()}",
         started=started,
         verdict="not comparable" if inputs else max((r.level for r in rebuilds), key=LADDER.index),
         inputs=inputs,
@@ -131,18 +136,46 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     )
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
+
+
 def find_manifest(what: str, session: Session) -> Recorded:
     """Return the manifest that a path (of it, or of its folder) or ENGINE[@KEY] names."""
     path = Path(what)
-    if path.is_dir():
+    if os.path.isdir(what):  # noqa: PTH112 - Path raises for a name that is too long
         path /= "manifest.json"
-    if path.is_file():
-        path = path.absolute()
-        return Recorded(path, manifests.read(path), ours=path.is_relative_to(session.folders.store))
+    if os.path.isfile(path):  # noqa: PTH113
+        path = path.resolve()
+        ours = path.is_relative_to(session.folders.store.resolve())
+        return Recorded(path, manifests.read(path), ours)
     engine, at, key = what.partition("@")
     name = session.catalog.aliases().get(engine, engine)
     stored = store.pick(f"{name}{at}{key}", session.folders)
     return Recorded(stored.path / "manifest.json", stored.manifest, ours=True)
+
+
+def check_files(recorded: Recorded) -> list[str]:
+    """Return which recorded files do not lie beside the manifest.
+
+    Raises StoreError for one that does and is not the recorded one: a verdict on the recorded hashes
+    would be taken for one on it.
+    """
+    missing = []
+    for file in recorded.manifest.files:
+        path = recorded.path.parent / file.path
+        if not path.is_file():
+            missing.append(file.path)
+        elif sha256_file(path) != file.sha256:
+            raise StoreError(
+                f"{file.path} beside the manifest is not the recorded one",
+                where=str(path),
+                remedy="take the artifact anew from where it came, or the manifest alone to another folder",
+            )
+    return missing
 
 
 def check_trust(recorded: Recorded, recipe: Recipe, asked: Asked) -> None:
@@ -153,12 +186,9 @@ def check_trust(recorded: Recorded, recipe: Recipe, asked: Asked) -> None:
     """
     if recorded.ours or asked.trust:
         return
-    source, sdist = recorded.manifest.source, recipe.sdist
-    pinned = (source.way == "git" and source.commit == recipe.git.commit) or (
-        source.way == "sdist" and sdist and source.commit == sdist.commit
-    )
+    source = recorded.manifest.source
     chosen = [f"-D {name}={value}" for name, value in _own_definitions(recorded.manifest).items()]
-    if not pinned and not asked.source:
+    if not asked.source and not _pinned(source, recipe):
         chosen.append(f"the source {source.location} at {source.commit or source.tree}")
     if chosen:
         raise UsageError(
@@ -172,15 +202,27 @@ def _own_definitions(manifest: Manifest) -> dict[str, str]:
     return {d.name: d.asked.removeprefix(d.local) for d in manifest.definitions if d.origin == "user"}
 
 
-def _request(manifest: Manifest, asked: Asked) -> Request:
-    """Return what must be asked for to get the plan that a manifest records."""
+def _pinned(source: manifests.Source, recipe: Recipe) -> bool:
+    pins = {"git": recipe.git.commit, "sdist": recipe.sdist.commit if recipe.sdist else ""}
+    return bool(source.commit) and source.commit == pins.get(source.way)
+
+
+def _request(manifest: Manifest, recipe: Recipe, asked: Asked) -> Request:
+    """Return what must be asked for to get the plan that a manifest records.
+
+    A folder or archive is taken as it is, of a repository the recorded commit.
+    """
     source, target = manifest.source, manifest.target
-    where = asked.source or (source.location if source.way == "local" else None)
+    given = source.way == "sdist" or _pinned(source, recipe)  # by the recipe
+    where = asked.source or (None if given else source.location)
+    by_commit = source.way != "sdist" and bool(source.ref)
+    if asked.source:
+        by_commit = not os.path.exists(asked.source)  # noqa: PTH110 - Path raises for a name that is too long
     return Request(
         engine=manifest.engine.name,
         arch=target.arch,
         backend=target.backend,
-        ref=None if where or source.way == "sdist" else source.commit,
+        ref=source.commit if by_commit else None,
         source=where,
         way="auto" if where or source.way == "git" else "sdist",
         define=_own_definitions(manifest),

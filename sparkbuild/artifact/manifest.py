@@ -7,6 +7,7 @@ these records by ``python -m sparkbuild.artifact.manifest`` (a test compares the
 from __future__ import annotations
 
 import datetime as dt
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from sparkbuild.toolchain.place import Way
 from sparkbuild.verification import Journey
 
 SCHEMA = "sparkbuild/manifest/1"
+_MOST = 64 << 20  # bytes; a real one has some hundred thousand
 _SCHEMA_FILE = Path(__file__).with_name("manifest-1.schema.json")
 
 
@@ -177,13 +179,31 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def read(path: Path) -> Manifest:
-    """Read and validate a manifest. Raises StoreError naming the bad key."""
+    """Read and validate a manifest. Raises StoreError naming the bad key.
+
+    A key that is there twice is refused: another program would read the other value.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as problem:
+        with path.open("rb") as file:
+            data = file.read(_MOST + 1)
+        if len(data) > _MOST:
+            raise ValueError(f"it has more than {_MOST >> 20} MiB")  # noqa: TRY301 - told as the others
+        found = msgspec.json.decode(data, type=Manifest)
+        json.loads(data, object_pairs_hook=_unique)
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError) as problem:
         raise StoreError(
             f"not a valid manifest: {problem}", where=str(path), remedy="build it again"
         ) from problem
+    return found
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} is there twice")
+        found[name] = value
+    return found
 
 
 def json_schema() -> dict[str, Any]:

@@ -39,13 +39,17 @@ def error(problem: SparkbuildError, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": "sparkbuild/error/1", "error": problem.as_dict()}, indent=2))
         return
+    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
+
     if problem.output:
         click.echo(problem.output.rstrip() + "\n", err=True)
-    click.secho(f"sparkbuild: {problem.what}", fg="red", bold=True, err=True)
-    if problem.where:
-        click.echo(f"  where:  {problem.where}", err=True)
-    if problem.remedy:
-        click.echo(f"  remedy: {problem.remedy}", err=True)
+    # A manifest's or a file's own words may be in these.
+    what, where, remedy = (printable(t, "\n") for t in (problem.what, problem.where, problem.remedy))
+    click.secho(f"sparkbuild: {what}", fg="red", bold=True, err=True)
+    if where:
+        click.echo(f"  where:  {where}", err=True)
+    if remedy:
+        click.echo(f"  remedy: {remedy}", err=True)
 
 
 def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, note: str = "") -> None:

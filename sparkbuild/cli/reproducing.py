@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from sparkbuild.cli.options import catalog_option, finish, json_option, session_of
-from sparkbuild.errors import FindingError, MissingError
+from sparkbuild.errors import FindingError, MissingError, StoreError
 
 if TYPE_CHECKING:
     from sparkbuild.reproduction.records import Level
@@ -76,11 +76,14 @@ def reproduce(
     asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline, trust)
     with progress() as shown:
         report = reproducing.reproduce(asked, session_of(catalogs, shown))
-    if html:
-        write_whole(html, page.page(report).encode())
-    if attest and report.verdict != "not comparable":
-        write_whole(attest, attestation.statement(report))
     render_reproduction.reproduction(report, required=wanted, as_json=as_json)
+    try:
+        if html:
+            write_whole(html, page.page(report).encode())
+        if attest and report.verdict != "not comparable":
+            write_whole(attest, attestation.statement(report))
+    except StoreError as problem:  # what was found in hours is told all the same
+        finish(problem, as_json)
     if report.verdict == "not comparable":
         names = ", ".join(i.name for i in report.inputs)
         finish(

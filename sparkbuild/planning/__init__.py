@@ -17,7 +17,6 @@ from sparkbuild.toolchain import Compilers, CudaToolkit
 
 KEY_FORMAT = 2  # 2: one source path, prefix maps, nvcc's seed
 _CMAKE_OWN = re.compile(r"^(CMAKE_[A-Z0-9_]+|BUILD_SHARED_LIBS|BUILD_TESTING|CUDAToolkit_ROOT)$")
-_FLAGS = re.compile(r"^CMAKE_(C|CXX|CUDA)_FLAGS$")
 _WORD = re.compile(r"\{(\w+)\}")
 
 
@@ -250,11 +249,26 @@ def _from_user(name: str, value: str, known: Inputs, replaced: Definition | None
             where=f"-D {name}={value}",
             remedy=did_you_mean(name, known.options) + "'sparkbuild plan ENGINE --options' lists all",
         )
-    if replaced and _FLAGS.match(name):
-        why = "asked on the command line, behind sparkbuild's own"
-        return Definition(name, f"{replaced.value} {value}", why, "user", local=f"{replaced.value} ")
+    if replaced and replaced.local:
+        return _behind(replaced, value)
     why = f"instead of {replaced.value!r} ({replaced.origin})" if replaced else "asked on the command line"
     return Definition(name, value, why, "user", required=bool(replaced and replaced.required))
+
+
+def _behind(own: Definition, value: str) -> Definition:
+    """Return sparkbuild's own flags with a person's behind them.
+
+    Raises UsageError for what is no list of flags but a program or a folder that was found and checked,
+    whose content is in the key: nothing would be known of another one.
+    """
+    if not own.name.endswith("_FLAGS"):
+        raise UsageError(
+            f"{own.name} is what sparkbuild found and checked, and its content is in the key",
+            where=f"-D {own.name}={value}",
+            remedy="compilers and nvcc are looked for on PATH: put yours there first",
+        )
+    local = f"{own.value} " if value else own.value  # CMake would cut a blank at the end
+    return Definition(own.name, local + value, f"asked, behind {own.origin}'s own", "user", local=local)
 
 
 def _environment(source: SourceTree) -> dict[str, str]:

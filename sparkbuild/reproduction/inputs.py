@@ -8,15 +8,18 @@ from sparkbuild.reproduction.records import InputDifference
 
 
 def differences(manifest: Manifest, plan: Plan) -> tuple[InputDifference, ...]:
-    """Return the inputs in which a plan differs from a manifest's; none exactly when the keys are equal."""
-    if manifest.key == plan.key:
-        return ()
+    """Return the inputs in which a plan differs from a manifest's; none only when the keys are equal.
+
+    A manifest may also say of an input what is not true of its key.
+    """
     found = [
         InputDifference(name, was or "nothing", here or "nothing")
         for name, (was, here) in (_inputs(manifest, plan) | _definitions(manifest, plan)).items()
         if was != here
     ]
-    return tuple(found) or (InputDifference("how sparkbuild makes a key", manifest.key, plan.key),)
+    if not found and manifest.key != plan.key:
+        found.append(InputDifference("how sparkbuild makes a key", manifest.key, plan.key))
+    return tuple(found)
 
 
 def _inputs(manifest: Manifest, plan: Plan) -> dict[str, tuple[str, str]]:

@@ -11,8 +11,9 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.build import Surroundings
+from sparkbuild.build.jobs import available_cores
 from sparkbuild.reproduction.records import Variation
-from sparkbuild.toolchain.place import Isolation, why_no_namespace
+from sparkbuild.toolchain.place import why_no_namespace
 
 _USER = 4242
 _HOST = "elsewhere"
@@ -36,10 +37,10 @@ def vary(
     The network is off where it can be; ``jobs`` is what a person asked for.
     """
     around, varied, notes = Surroundings(jobs=jobs), [], []
-    if reason := why_no_namespace():
-        notes.append(f"the network is not cut off: {reason}")
-    else:
-        around = msgspec.structs.replace(around, isolation=Isolation(network=False))
+    try:
+        around = _isolated(around, network=False)
+    except ImpossibleError as problem:
+        notes.append(f"the network is not cut off: {problem}")
     for name in names:
         try:
             around, was, became = VARIATIONS[name](around, manifest)
@@ -57,10 +58,11 @@ def _host(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str,
     return _isolated(around, host=_HOST), f"{os.uname().nodename} here", _HOST
 
 
-def _isolated(around: Surroundings, **changes: int | str) -> Surroundings:
-    if reason := why_no_namespace():
+def _isolated(around: Surroundings, **changes: bool | int | str) -> Surroundings:
+    isolation = msgspec.structs.replace(around.isolation, **changes)
+    if reason := why_no_namespace(isolation):
         raise ImpossibleError(reason)
-    return msgspec.structs.replace(around, isolation=msgspec.structs.replace(around.isolation, **changes))
+    return msgspec.structs.replace(around, isolation=isolation)
 
 
 def _zone(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
@@ -89,8 +91,13 @@ def _umask(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str
 
 
 def _jobs(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
-    count = around.jobs or manifest.run.jobs + 1
-    return msgspec.structs.replace(around, jobs=count), str(manifest.run.jobs), str(count)
+    """Return one job more than recorded, or what is next to it and not more than a core bears."""
+    was = manifest.run.jobs
+    count = around.jobs or min(max(was, 1), available_cores()) + 1
+    if count == was and around.jobs:
+        raise ImpossibleError(f"{was} are asked for, as many as recorded")
+    count -= count == was
+    return msgspec.structs.replace(around, jobs=count), str(was), str(count)
 
 
 def _time(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:

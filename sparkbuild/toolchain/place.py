@@ -20,8 +20,7 @@ from typing import Literal
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.errors import MissingError
-from sparkbuild.files import disk_error
+from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.progress import Progress
 
 SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
@@ -40,6 +39,9 @@ class Isolation(msgspec.Struct, frozen=True):
     host: str = ""
 
 
+_AS_IT_IS = Isolation()
+
+
 class Place(msgspec.Struct, frozen=True):
     """How the source came to its path, and the words that stand before every command of the build."""
 
@@ -48,16 +50,13 @@ class Place(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def why_no_namespace() -> str:
-    """Return why the tree can not be shown in a namespace here; empty when it can."""
+def why_no_namespace(isolation: Isolation = _AS_IT_IS) -> str:
+    """Return why the tree can not be shown in a namespace here, or not so isolated; empty when it can."""
     try:
-        _make_room()
-        process.run([*_bubblewrap(Path("/"), Isolation()), "true"])
+        process.run([*_bubblewrap(Path("/"), isolation), "true"])
     except process.ProcessError as problem:
         said = problem.done.errors.strip().splitlines()
         return said[-1] if said else f"bubblewrap (bwrap): {problem.why}"
-    except MissingError as problem:
-        return problem.what
     return ""
 
 
@@ -65,25 +64,29 @@ def why_no_namespace() -> str:
 def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Place]:
     """Hold a tree at SOURCE for the block.
 
-    Raises MissingError when there is neither a namespace nor a folder of that name to be had.
+    Raises MissingError when there is neither a namespace nor a folder of that name to be had, StoreError
+    when the copy fails.
     """
     if not why_no_namespace():
-        _make_room()
-        with _kept(ROOM):
-            yield Place("namespace", _bubblewrap(tree, isolation))
+        yield Place("namespace", _bubblewrap(tree, isolation))
         return
     with _claimed(progress):
-        shutil.copytree(tree, SOURCE, symlinks=True, dirs_exist_ok=True)
+        _copy(tree)
         yield Place("copy")
 
 
 def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
     """Return the words that show ``tree`` at SOURCE, read-only; when bwrap ends, all it started does.
 
-    As process 1 of its namespace a command is bwrap's own child, so its CPU time is counted.
+    As process 1 of its namespace a command is bwrap's own child, so its CPU time is counted. What is
+    mounted over is /var/tmp, which nobody but root can move: whoever owns a folder in it could move that,
+    with what is mounted there, and put another source in its place. What lies there is bound back.
     """
     words = ["bwrap", "--die-with-parent", "--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/"]
-    words += ["--tmpfs", str(ROOM), "--ro-bind", str(tree), str(SOURCE)]
+    words += ["--tmpfs", str(ROOM.parent)]
+    for path in _ours(ROOM.parent) + _ours(ROOM):
+        words += ["--dev-bind-try", str(path), str(path)]
+    words += ["--ro-bind", str(tree), str(SOURCE)]
     if not isolation.network:
         words += ["--unshare-net"]
     if isolation.user is not None:
@@ -93,32 +96,54 @@ def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
     return (*words, "--")
 
 
+def _ours(folder: Path) -> list[Path]:
+    """Return what this user or root has in a folder, but for what every build has to itself."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:  # it is not there, or others may not look into it
+        return []
+    return [p for p in found if p not in (ROOM, SOURCE) and _owner(p) in (0, os.getuid())]
+
+
+def _owner(path: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_uid
+    return None
+
+
+def _copy(tree: Path) -> None:
+    try:
+        shutil.copytree(tree, SOURCE, symlinks=True, dirs_exist_ok=True)
+    except OSError as problem:
+        # All that failed is in one error, each as (from, to, why).
+        why = problem.args[0][0][-1] if isinstance(problem, shutil.Error) else str(problem)
+        raise StoreError(
+            f"cannot copy the source to where every build sees it: {why}",
+            where=str(SOURCE),
+            remedy="free some disk space there, or install bubblewrap and allow it namespaces",
+        ) from problem
+
+
 def _make_room() -> None:
     """Make ROOM, where every user may add a folder of his own, as in /tmp."""
+    if (real := ROOM.parent.resolve()) != ROOM.parent:
+        raise MissingError(
+            f"{ROOM.parent} is a link to {real}, where compilers would see the source: not as elsewhere",
+            where=str(ROOM.parent),
+            remedy="make it a folder",
+        )
     try:
         with contextlib.suppress(FileExistsError):
             ROOM.mkdir()
             ROOM.chmod(0o1777)
     except OSError as problem:
-        raise disk_error(
-            "cannot make the folder in which every build sees its source", ROOM, problem
+        raise MissingError(
+            f"{ROOM} can not be made ({problem.strerror}): every build sees its source there",
+            where=str(ROOM),
+            remedy="install bubblewrap and allow it namespaces",
         ) from problem
     if ROOM.is_symlink() or not ROOM.is_dir():
         raise _in_the_way(ROOM, "is not a folder")
-
-
-@contextlib.contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """Hold a shared lock on a folder: systemd-tmpfiles, which empties /var/tmp, leaves such a one alone.
-
-    Its removal would take the source away from the namespaces that have it mounted there.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 import pytest
 
 from sparkbuild.reproduction.variations import VARIATIONS
+from sparkbuild.toolchain.place import why_no_namespace
 from tests.integration.conftest import Built, seeded, with_cuda
-from tests.integration.engine import Box, Toy, argv, build_words
+from tests.integration.engine import Box, Toy, argv, build_words, git
 
 _LISTS = "CMakeLists.txt"
 _INFO = "common/build-info.cpp.in"
 _NOW = "execute_process(COMMAND date +%s.%N OUTPUT_VARIABLE TOY_NOW OUTPUT_STRIP_TRAILING_WHITESPACE)\n"
 _NO_NAMESPACES = ("bwrap", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--dev-bind", "/", "/")
+
+
+needs_bwrap = pytest.mark.skipif(bool(why_no_namespace()), reason=why_no_namespace())
 
 
 def reproduce(box: Box, toy: Toy, *words: str) -> tuple[int, dict[str, Any]]:
@@ -63,6 +68,10 @@ class TestIdentical:
             ["path", "jobs"],
         ]
 
+    def test_a_page_that_can_not_be_written_does_not_hide_the_report(self, built: Built) -> None:
+        code, report = reproduce(built.box, built.toy, "--vary", "none", "--html", "/proc/nowhere/page.html")
+        assert (code, report["verdict"]) == (8, "identical")
+
     def test_cuda(self, built: Built, tmp_path: Path) -> None:
         box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
         box.build(built.toy, "--arch", arch, "--backend", "cuda", "--offline", "--json").document()
@@ -80,6 +89,86 @@ class TestIdentical:
         assert (artifact["manifest"]["run"]["place"], expected["run"]["place"]) == ("copy", "namespace")
         assert artifact["manifest"]["key"] == expected["key"]
         assert hashes(artifact["manifest"]) == hashes(expected)
+
+
+class TestSources:
+    """What was built from elsewhere than the recipe's repository is rebuilt from there."""
+
+    @pytest.fixture
+    def moved_on(self, toy: Toy) -> Toy:
+        """Return a toy whose repository has gone on since the commit that the recipe pins."""
+        toy.publish()
+        git(toy.source, "branch", "old")
+        toy.append("src/llama.cpp", "// later\n")
+        git(toy.source, "commit", "--quiet", "--all", "-m", "later")
+        return toy
+
+    @pytest.mark.parametrize("words", [("--ref", "old"), ()])
+    @pytest.mark.parametrize("scheme", ["", "file://"])
+    def test_of_ones_own(
+        self, scheme: str, words: tuple[str, ...], moved_on: Toy, built: Built, tmp_path: Path
+    ) -> None:
+        allowed = {"SPARKBUILD_ALLOW_FILE_GIT": "1"}
+        box = Box(seeded(built, tmp_path / "home").home, allowed)
+        box.build(moved_on, "--source", f"{scheme}{moved_on.source}", *words, "--json").document()
+        if scheme:
+            moved_on.append("src/llama.cpp", "// later still\n")
+            git(moved_on.source, "commit", "--quiet", "--all", "-m", "later still")
+        assert reproduce(box, moved_on, "--vary", "none")[0] == 0
+
+    def test_a_repository_of_the_recorded_commit(self, moved_on: Toy, built: Built) -> None:
+        box = Box(built.box.home, {"SPARKBUILD_ALLOW_FILE_GIT": "1"})
+        assert git(moved_on.source, "rev-parse", "old") == built.toy.commit
+        words = ("--vary", "none", "--source", f"file://{moved_on.source}")
+        assert reproduce(box, built.toy, *words)[0] == 0
+
+
+class TestManifests:
+    """A manifest from elsewhere: what it says is not believed, and chooses nothing."""
+
+    def lie(self, built: Built, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+        manifest = built.done.artifact()["manifest"]
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    def test_an_author_who_is_not_trusted(self, built: Built, tmp_path: Path) -> None:
+        folder = self.lie(built, tmp_path, lambda _: None)
+        done = built.box.run("reproduce", folder, "--catalog", built.toy.catalog, "--json")
+        assert "--trust" in done.error(2, "usage")["remedy"]
+
+    def test_what_it_says_does_not_steer_the_terminal(self, built: Built, tmp_path: Path) -> None:
+        folder = self.lie(built, tmp_path, lambda m: m["source"].update(location="x\x1b]0;y\x07\x1b[2K"))
+        done = built.box.run("reproduce", folder, "--catalog", built.toy.catalog)
+        assert (done.code, "author chose" in done.err) == (2, True)
+        assert done.err.replace("\n", "").isprintable()
+
+    def test_the_binaries_are_elsewhere(self, built: Built, tmp_path: Path) -> None:
+        """That they are not the same is seen, by their hashes; how near they come is not."""
+        folder = self.lie(built, tmp_path, lambda m: m["files"][0].update(sha256="0" * 64))
+        words = ("--catalog", built.toy.catalog, "--vary", "none", "--trust", "--json")
+        report = json.loads(built.box.run("reproduce", folder, *words).out)
+        assert report["verdict"] == "features"
+        assert any("not beside the manifest" in note for note in report["notes"])
+
+    def test_a_binary_that_is_not_the_recorded_one(self, built: Built, tmp_path: Path) -> None:
+        home = shutil.copytree(built.box.home, tmp_path / "home")
+        (path,) = home.glob("store/toy/*/bin/llama-server")
+        path.write_bytes(path.read_bytes() + b"x")
+        done = Box(home).run("reproduce", "toy", "--catalog", built.toy.catalog, "--json")
+        assert "not the recorded one" in done.error(8, "store")["what"]
+
+    def test_a_name_that_is_too_long(self, built: Built) -> None:
+        built.box.run("reproduce", "x" * 5000, "--json").error(2, "usage")
+
+    @needs_bwrap
+    def test_a_user_without_a_name(self, built: Built) -> None:
+        as_nobody = ["bwrap", "--unshare-user", "--uid", "4711", "--gid", "4711", "--dev-bind", "/", "/"]
+        words = ["reproduce", "toy", "--catalog", str(built.toy.catalog), "--vary", "none", "--json"]
+        done = subprocess.run(
+            [*as_nobody, *argv(words)], env=built.box.env(), capture_output=True, check=False, timeout=300
+        )
+        assert json.loads(done.stdout)["rebuilt_by"].startswith("4711@")
 
 
 class TestNotComparable:

@@ -160,6 +160,23 @@ def test_a_definition_of_ones_own_is_taken(name: str) -> None:
     assert (found.value, found.origin, found.keyed) == ("x;y", "user", "x;y")
 
 
+def test_flags_of_ones_own_stand_behind() -> None:
+    plain = make_plan(inputs_of())
+    mine = make_plan(inputs_of(user={"CMAKE_C_FLAGS": "-O1"}))
+    found = definition(mine, "CMAKE_C_FLAGS")
+    assert (found.value, found.keyed) == (f"{plain.value('CMAKE_C_FLAGS')} -O1", "-O1")
+    assert mine.key != plain.key
+    none = make_plan(inputs_of(user={"CMAKE_C_FLAGS": ""}))
+    assert (none.value("CMAKE_C_FLAGS"), none.key) == (plain.value("CMAKE_C_FLAGS"), plain.key)
+
+
+@pytest.mark.parametrize("name", ["CMAKE_CXX_COMPILER", "CMAKE_CUDA_COMPILER"])
+def test_a_compiler_that_nothing_is_known_of_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="found and checked") as caught:
+        make_plan(inputs_of(backend="cuda", cuda=cuda_of(), user={name: "/opt/another"}))
+    assert "PATH" in caught.value.remedy
+
+
 def test_a_definition_of_ones_own_wins_and_says_over_what() -> None:
     found = definition(
         make_plan(inputs_of(_FA, options=("TOY_FA_QUANTS",), user={"TOY_FA_QUANTS": "none"})), "TOY_FA_QUANTS"

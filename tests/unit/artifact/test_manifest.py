@@ -98,6 +98,20 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
         manifests.read(path)
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = manifests.encode(manifest_of()).replace(b'"key":', b'"key": "%b", "key":' % (b"0" * 64), 1)
+    (tmp_path / "m.json").write_bytes(text)
+    with pytest.raises(StoreError, match="'key' is there twice"):
+        manifests.read(tmp_path / "m.json")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "m.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StoreError, match="more than 64 MiB"):
+        manifests.read(tmp_path / "m.json")
+
+
 def test_an_absent_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         manifests.read(tmp_path / "absent")

@@ -73,3 +73,11 @@ def test_a_key_that_nothing_explains() -> None:
     manifest = msgspec.structs.replace(recorded(make_plan(inputs_of())), key=digest("another format"))
     (found,) = differences(manifest, make_plan(inputs_of()))
     assert found.name == "how sparkbuild makes a key"
+
+
+def test_a_manifest_that_is_not_true_to_its_key() -> None:
+    plan = make_plan(inputs_of())
+    manifest = recorded(plan)
+    told = msgspec.structs.replace(manifest.compilers, version="another compiler")
+    (found,) = differences(msgspec.structs.replace(manifest, compilers=told), plan)
+    assert (found.name, found.recorded.split()[:2]) == ("compilers", ["another", "compiler"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from sparkbuild import process
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.progress import Silent
 from sparkbuild.toolchain import place
 from sparkbuild.toolchain.place import SOURCE, Isolation, placed
@@ -55,6 +56,19 @@ class TestNamespace:
     def test_it_ends_with_the_block(self, tree: Path) -> None:
         inside(tree, Isolation(), "true")
         assert not SOURCE.exists()
+
+    def test_who_owns_a_folder_on_the_way_can_not_swap_the_source(self, tree: Path) -> None:
+        """A mount moves with the folder that it is on, whose owner may move that."""
+        with placed(tree, Isolation(), Silent()) as found:
+            mounts = process.run([*found.enter, "cat", "/proc/self/mountinfo"]).output
+        points = [line.split()[4] for line in mounts.splitlines()]
+        assert {str(SOURCE), "/var/tmp"} <= set(points)  # noqa: S108 - root's own
+        assert str(SOURCE.parent) not in points
+
+    def test_what_else_lies_in_that_folder_is_there(self, tree: Path) -> None:
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as beside:
+            inside(tree, Isolation(), "touch", f"{beside}/written")
+            assert Path(beside, "written").exists()
 
     def test_user_host_and_network_are_the_builds_own(self, tree: Path) -> None:
         isolation = Isolation(network=False, user=4242, host="elsewhere")
@@ -106,6 +120,30 @@ class TestCopy:
         with pytest.raises(MissingError, match="can not be used"), placed(tree, Isolation(), Silent()):
             pass
         assert (tree / "src" / "a.c").exists()
+
+    def test_a_room_that_can_not_be_made(
+        self, tree: Path, room: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(place, "ROOM", room / "not" / "there")
+        with pytest.raises(MissingError, match="can not be made"), placed(tree, Isolation(), Silent()):
+            pass
+
+    def test_a_link_on_the_way(
+        self, tree: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where /var/tmp is a link to /tmp: nvcc hashes the real path."""
+        (tmp_path / "link").symlink_to(tmp_path)
+        monkeypatch.setattr(place, "ROOM", tmp_path / "link" / room.name)
+        with pytest.raises(MissingError, match="is a link"), placed(tree, Isolation(), Silent()):
+            pass
+        assert not room.exists()
+
+    def test_a_copy_that_fails(self, tree: Path, room: Path) -> None:
+        (tree / "src" / "b.c").symlink_to("nowhere")
+        os.mkfifo(tree / "pipe")
+        with pytest.raises(StoreError, match="named pipe"), placed(tree, Isolation(), Silent()):
+            pass
+        assert list(room.iterdir()) == []
 
     def test_a_room_that_is_a_link(self, tree: Path, room: Path, tmp_path: Path) -> None:
         room.symlink_to(tmp_path)
