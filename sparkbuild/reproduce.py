@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import getpass
+import itertools
 import os
 import platform
 import shutil
@@ -290,13 +291,15 @@ def _cause(
         return None
     there.progress.stage("look for the first file that differs, and make it twice more")
     ninja: list[str | Path] = [building.find_tools().ninja, "-C", built.build_dir, "-t", "commands", "-s"]
+    times = itertools.count(1)
     with placed(made.source.path, around.isolation, there.progress) as place:
         return find_cause(
             original,
             built.build_dir,
             command_of=lambda output: process.run([*ninja, output], check=False).output.strip(),
+            # In a namespace processes are numbered from 1: an idle one first gives nvcc another number.
             run=lambda command: process.run(
-                [*place.enter, "/bin/sh", "-c", command],
+                [*place.enter, "/bin/sh", "-c", f"{'(:); ' * next(times)}{command}; exit $?"],
                 env=built.environment,
                 cwd=built.build_dir,
                 timeout=_PATIENCE,
