@@ -67,6 +67,7 @@ def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Pla
     Raises MissingError when there is neither a namespace nor a folder of that name to be had, StoreError
     when the copy fails.
     """
+    _check_path()
     if not why_no_namespace():
         yield Place("namespace", _bubblewrap(tree, isolation))
         return
@@ -124,14 +125,18 @@ def _copy(tree: Path) -> None:
         ) from problem
 
 
-def _make_room() -> None:
-    """Make ROOM, where every user may add a folder of his own, as in /tmp."""
+def _check_path() -> None:
+    """Raise MissingError where a link leads to SOURCE: compilers see the real path."""
     if (real := ROOM.parent.resolve()) != ROOM.parent:
         raise MissingError(
             f"{ROOM.parent} is a link to {real}, where compilers would see the source: not as elsewhere",
             where=str(ROOM.parent),
             remedy="make it a folder",
         )
+
+
+def _make_room() -> None:
+    """Make ROOM, where every user may add a folder of his own, as in /tmp."""
     try:
         with contextlib.suppress(FileExistsError):
             ROOM.mkdir()

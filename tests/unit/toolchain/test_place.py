@@ -128,10 +128,12 @@ class TestCopy:
         with pytest.raises(MissingError, match="can not be made"), placed(tree, Isolation(), Silent()):
             pass
 
+    @pytest.mark.parametrize("reason", ["", "not allowed"])
     def test_a_link_on_the_way(
-        self, tree: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, reason: str, tree: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As where /var/tmp is a link to /tmp: nvcc hashes the real path."""
+        monkeypatch.setattr(place, "why_no_namespace", lambda: reason)
         (tmp_path / "link").symlink_to(tmp_path)
         monkeypatch.setattr(place, "ROOM", tmp_path / "link" / room.name)
         with pytest.raises(MissingError, match="is a link"), placed(tree, Isolation(), Silent()):
