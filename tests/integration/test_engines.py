@@ -147,3 +147,16 @@ def test_ik_llama_for_cuda(box: Box) -> None:
         (_Q8_0, _F16),
         (_Q8_0, _Q8_0),
     }  # the first only with "all"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("engine", ["llama_cpp", "ik_llama"])
+def test_the_same_bytes_again(engine: str, backend: str, box: Box) -> None:
+    artifact = build(box, engine, backend)
+    words = ["reproduce", artifact["path"], "--offline", "--json"]
+    report = box.run(*words, env=_NETWORK, timeout=_HOURS).document()
+    assert report["verdict"] == "identical"
+    assert {f["path"] for f in report["rebuilds"][0]["files"]} == {
+        f["path"] for f in artifact["manifest"]["files"]
+    }
