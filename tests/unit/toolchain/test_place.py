@@ -54,8 +54,9 @@ class TestNamespace:
         assert (tmp_path / "written").exists()
 
     def test_it_ends_with_the_block(self, tree: Path) -> None:
-        inside(tree, Isolation(), "true")
-        assert not SOURCE.exists()
+        (tree / "only-here").touch()  # another build may be at SOURCE meanwhile
+        inside(tree, Isolation(), "test", "-e", f"{SOURCE}/only-here")
+        assert not (SOURCE / "only-here").exists()
 
     def test_who_owns_a_folder_on_the_way_can_not_swap_the_source(self, tree: Path) -> None:
         """A mount moves with the folder that it is on, whose owner may move that."""
