@@ -242,7 +242,7 @@ def _manifest(
     cache = built.configured.cache
     source = {f: getattr(made.source, f) for f in manifests.Source.__struct_fields__}
     return manifests.Manifest(
-        schema="sparkbuild/manifest/1",
+        schema="sparkbuild/manifest/2",
         sparkbuild=__version__,
         key=made.key,
         engine=manifests.Engine(made.engine, made.title, recipe.homepage, made.state, made.recipe_digest),
@@ -274,7 +274,7 @@ def _manifest(
         ),
         skipped=made.skipped,
         targets=made.targets,
-        run=manifests.Run(
+        build=manifests.Build(
             started=dt.datetime.fromtimestamp(started, dt.UTC),
             host=f"{platform.system()} {platform.release()} {platform.machine()}",
             cmake=tools.cmake_version,
@@ -292,6 +292,7 @@ def _manifest(
             cpu_seconds=round(built.cpu_seconds, 3),
             deprecated=built.configured.deprecated,
         ),
+        run=run,
         version=version,
         flags=flags,
         verdicts=found.verdicts,

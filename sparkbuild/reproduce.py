@@ -125,7 +125,7 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
         backend=manifest.target.backend,
         manifest=digest,
         commit=manifest.source.commit,
-        built_on=manifest.run.host,
+        built_on=manifest.build.host,
         rebuilt_on=f"{platform.system()} {platform.release()} {platform.machine()}",
         rebuilt_by=f"{_user()}@{platform.node()}",
         started=started,

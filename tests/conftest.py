@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 
+from sparkbuild import handover
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.build.commands import Commands
@@ -255,9 +256,34 @@ def inputs_of(
 FILE = b"the bytes of a tool"
 
 
+def run_of() -> handover.Run:
+    """Return how the toy artifact is run, with one profile."""
+    tool = handover.Tool(
+        "server",
+        "bin/toy-server",
+        (
+            handover.Switch("threads", "", ("--threads", "{value}")),
+            handover.Switch("mmap", "off", ("--no-mmap",)),
+            handover.Switch("cache_type_k", "", ("--cache-type-k", "{value}"), ("f16", "q4_0")),
+        ),
+        "its own --help",
+    )
+    settings = {"threads": "16", "mmap": "off"}
+    return handover.Run(
+        tools=(tool,),
+        libraries=(),
+        needs=handover.Needs("aarch64", "2.34", 13, "580", ("libcudart.so.13",)),
+        environment={},
+        pairs=(handover.KvPair(128, "q4_0", "q4_0"),),
+        pairs_note="others are converted",
+        profiles=(handover.Profile("production", "What is used", settings),),
+        commands=(handover.spell(tool, "production", settings),),
+    )
+
+
 def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
     manifest = Manifest(
-        schema="sparkbuild/manifest/1",
+        schema="sparkbuild/manifest/2",
         sparkbuild="0.1.0",
         key=digest("key"),
         engine=manifests.Engine(
@@ -294,7 +320,7 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
         ),
         skipped=(Skipped("graphs", "not for the cpu backend"),),
         targets=("toy-server",),
-        run=manifests.Run(
+        build=manifests.Build(
             started=dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
             host="Linux 6 aarch64",
             cmake="4.2.0",
@@ -312,6 +338,7 @@ def manifest_of(**changes: Any) -> Manifest:  # noqa: ANN401 - any field
             cpu_seconds=40.25,
             deprecated=(),
         ),
+        run=run_of(),
         version=VersionReport("native", "", "version: 7 (aaaa)", 7, "aaaa"),
         flags=(),
         verdicts=Verdicts("toy", "Toy", "libtoy.so: symbol toy", 7, "aaaaaaaaa", (), (), "", (), "", ()),

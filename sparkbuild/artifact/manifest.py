@@ -1,6 +1,6 @@
 """The manifest: what an artifact is, from the recipe to each file's hash.
 
-It is JSON with a versioned schema, shipped as manifest-1.schema.json beside this file and made from
+It is JSON with a versioned schema, shipped as manifest-2.schema.json beside this file and made from
 these records by ``python -m sparkbuild.artifact.manifest`` (a test compares the two).
 """
 
@@ -10,13 +10,14 @@ import datetime as dt
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
+from sparkbuild.handover import BinPath, Run
 from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.report import SystemReport
@@ -28,9 +29,9 @@ from sparkbuild.toolchain import FeatureProof
 from sparkbuild.toolchain.place import Way
 from sparkbuild.verification import Journey
 
-SCHEMA = "sparkbuild/manifest/1"
+SCHEMA = "sparkbuild/manifest/2"
 _MOST = 64 << 20  # bytes; a real one has some hundred thousand
-_SCHEMA_FILE = Path(__file__).with_name("manifest-1.schema.json")
+_SCHEMA_FILE = Path(__file__).with_name("manifest-2.schema.json")
 
 
 class Engine(Record, frozen=True):
@@ -110,7 +111,7 @@ class DefinitionUsed(Record, frozen=True):
     local: str = ""
 
 
-class Run(Record, frozen=True):
+class Build(Record, frozen=True):
     """How it was made. ``wall_seconds`` is all of it, ``cpu_seconds`` what CMake and ninja's steps took.
 
     ``place`` says how the source came to the one path at which every build sees it: shown there in a
@@ -138,7 +139,7 @@ class Run(Record, frozen=True):
 class File(Record, frozen=True):
     """One file of the artifact. ``size`` is in bytes; ``external`` are needed libraries not in it."""
 
-    path: Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+    path: BinPath
     sha256: Sha256
     size: int
     machine: str
@@ -152,9 +153,13 @@ class File(Record, frozen=True):
 
 
 class Manifest(Record, frozen=True):
-    """Everything that is known of one artifact."""
+    """Everything that is known of one artifact when it is made; nothing is added later.
 
-    schema: Literal["sparkbuild/manifest/1"]
+    ``build`` says how it was made, ``run`` how to run it. What is found out afterwards, such as a
+    reproduction's verdict, lies beside it and names its digest.
+    """
+
+    schema: Literal["sparkbuild/manifest/2"]
     sparkbuild: str
     key: Sha256
     engine: Engine
@@ -165,6 +170,7 @@ class Manifest(Record, frozen=True):
     definitions: tuple[DefinitionUsed, ...]
     skipped: tuple[Skipped, ...]
     targets: tuple[str, ...]
+    build: Build
     run: Run
     version: VersionReport
     flags: tuple[Journey, ...]

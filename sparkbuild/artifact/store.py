@@ -72,7 +72,7 @@ def finish(temp: Path, manifest: Manifest) -> None:
 def all_stored(folders: Folders) -> list[Stored]:
     """Return every artifact whose manifest can be read, newest first."""
     found = [s for s in _each(folders) if isinstance(s, Stored)]
-    return sorted(found, key=lambda s: s.manifest.run.started, reverse=True)
+    return sorted(found, key=lambda s: s.manifest.build.started, reverse=True)
 
 
 def damaged(folders: Folders) -> list[StoreError]:

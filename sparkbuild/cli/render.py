@@ -78,7 +78,7 @@ def built(results: list[Result], *, as_json: bool) -> None:
         return
     for result in results:
         made = result.stored.manifest
-        how = f"built in {duration(made.run.wall_seconds)}" if result.fresh else "already in the store"
+        how = f"built in {duration(made.build.wall_seconds)}" if result.fresh else "already in the store"
         click.echo(f"{result.stored.name}  {how}")
         click.echo(f"  {result.stored.path}/bin")
         click.echo(f"  {_source_line(result.stored)}")
@@ -142,7 +142,7 @@ def stored_list(found: list[Stored], damaged: list[StoreError], *, as_json: bool
             s.manifest.target.arch,
             s.manifest.target.backend,
             f"{s.manifest.source.build_number or '?'} ({s.manifest.source.commit[:9] or '?'})",
-            s.manifest.run.started.strftime("%Y-%m-%d %H:%M"),
+            s.manifest.build.started.strftime("%Y-%m-%d %H:%M"),
             f"{sum(f.size for f in s.manifest.files) / 1e6:.0f} MB",
             s.manifest.engine.state.status,
         )
@@ -175,9 +175,9 @@ def stored(found: Stored, *, as_json: bool) -> None:
         ("--version", _version_line(found)),
         (
             "made",
-            f"{made.run.started:%Y-%m-%d %H:%M} UTC, {duration(made.run.wall_seconds)}, {made.run.jobs} jobs",
+            f"{made.build.started:%Y-%m-%d %H:%M} UTC, {duration(made.build.wall_seconds)}, {made.build.jobs} jobs",
         ),
-        ("", f"{duration(made.run.cpu_seconds)} of CPU time, {made.run.steps} steps"),
+        ("", f"{duration(made.build.cpu_seconds)} of CPU time, {made.build.steps} steps"),
     ]
     table("artifact", ("", ""), head)
     click.echo()

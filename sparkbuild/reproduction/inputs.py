@@ -24,7 +24,7 @@ def differences(manifest: Manifest, plan: Plan) -> tuple[InputDifference, ...]:
 
 def _inputs(manifest: Manifest, plan: Plan) -> dict[str, tuple[str, str]]:
     was, here, cuda = manifest.source, plan.source, manifest.cuda
-    told = manifest.run.environment
+    told = manifest.build.environment
     return {
         "source tree, patched": (was.patched_tree, here.patched_tree),
         "commit": (was.commit, here.commit),
@@ -38,7 +38,7 @@ def _inputs(manifest: Manifest, plan: Plan) -> dict[str, tuple[str, str]]:
             f"{cuda.version}, {cuda.origin}, {cuda.digest[:12]}" if cuda else "",
             f"{plan.cuda.version}, {plan.cuda.origin}, {plan.cuda.digest[:12]}" if plan.cuda else "",
         ),
-        "CMake": (manifest.run.cmake, plan.cmake),
+        "CMake": (manifest.build.cmake, plan.cmake),
         "targets": (" ".join(manifest.targets), " ".join(plan.targets)),
     } | {f"environment {n}": (told.get(n, ""), value) for n, value in plan.environment.items()}
 

@@ -79,7 +79,7 @@ def _locale(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str
 
 
 def _told(around: Surroundings, manifest: Manifest, name: str, value: str) -> tuple[Surroundings, str, str]:
-    return _with_environment(around, {name: value}), manifest.run.environment.get(name, ""), value
+    return _with_environment(around, {name: value}), manifest.build.environment.get(name, ""), value
 
 
 def _with_environment(around: Surroundings, more: dict[str, str]) -> Surroundings:
@@ -92,7 +92,7 @@ def _umask(around: Surroundings, _manifest: Manifest) -> tuple[Surroundings, str
 
 def _jobs(around: Surroundings, manifest: Manifest) -> tuple[Surroundings, str, str]:
     """Return one job more than recorded, or what is next to it and not more than a core bears."""
-    was = manifest.run.jobs
+    was = manifest.build.jobs
     count = around.jobs or min(max(was, 1), available_cores()) + 1
     if count == was and around.jobs:
         raise ImpossibleError(f"{was} are asked for, as many as recorded")

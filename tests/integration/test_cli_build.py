@@ -134,7 +134,7 @@ class TestDefinitions:
         done = box.build(built.toy, "-D", "LLAMA_CURL=ON", "--json")
         manifest = done.artifact()["manifest"]
         told = "LLAMA_CURL option is deprecated and will be ignored"
-        assert manifest["run"]["deprecated"] == [told]
+        assert manifest["build"]["deprecated"] == [told]
         assert f"! deprecated: {told}" in done.err
         (row,) = [d for d in manifest["definitions"] if d["name"] == "LLAMA_CURL"]
         assert (row["asked"], row["in_force"], row["origin"]) == ("ON", "ON", "user")
@@ -149,7 +149,7 @@ class TestDefinitions:
     def test_another_spelling_of_a_value_is_the_same_value(self, built: Built, box: Box) -> None:
         manifest = box.build(built.toy, "-D", "LLAMA_CURL=off", "--json").artifact()["manifest"]
         assert definitions(manifest)["LLAMA_CURL"] == "off"
-        assert manifest["run"]["deprecated"] == []
+        assert manifest["build"]["deprecated"] == []
 
 
 class TestMissing:

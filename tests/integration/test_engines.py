@@ -50,7 +50,7 @@ def build(box: Box, engine: str, backend: str) -> dict[str, Any]:
     assert found.get("GGML_CPU_ARM_ARCH", found.get("GGML_ARCH_FLAGS", "").removeprefix("-march=")) == _MARCH
     assert found["GGML_CUDA"] == ("ON" if backend == "cuda" else "OFF")
     assert found["CMAKE_BUILD_TYPE"] == "Release"
-    assert set(manifest["run"]["compile_commands"]["march"]) <= {_MARCH, ""}
+    assert set(manifest["build"]["compile_commands"]["march"]) <= {_MARCH, ""}
     assert {f["machine"] for f in manifest["files"]} == {"aarch64"}
     assert {f["runpath"] for f in manifest["files"]} == {"$ORIGIN"}
     assert {f["role"] for f in manifest["files"]} >= _ROLES
@@ -89,7 +89,7 @@ def test_llama_cpp_for_the_cpu(box: Box) -> None:
     manifest = build(box, "llama_cpp", "cpu")["manifest"]
     assert manifest["version"]["ran"] == EMULATED
     assert "build 11312, commit 0c1e57098" in manifest["version"]["output"]
-    assert manifest["run"]["deprecated"] == []
+    assert manifest["build"]["deprecated"] == []
     assert manifest["cuda"] is None
 
 

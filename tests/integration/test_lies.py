@@ -117,7 +117,7 @@ def refuse(box: Box, toy: Toy, *words: str, codes: tuple[int, ...] = (1, 5)) -> 
 @pytest.fixture
 def hand(built: Built, box: Box, toy: Toy, tmp_path: Path) -> Hand:
     """Return a person who wants the toy for gb10's CPU; the toy is not published yet."""
-    command = built.done.artifact()["manifest"]["run"]["configure"]
+    command = built.done.artifact()["manifest"]["build"]["configure"]
     own = tuple(w for w in command if w.startswith("-DCMAKE_") and "MAKE_PROGRAM" not in w)
     return Hand(box, toy, tmp_path / "by hand", own)
 

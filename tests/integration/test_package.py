@@ -57,6 +57,6 @@ def test_an_installed_sparkbuild_knows_its_recipes(installed: Path) -> None:
     assert "deprecated since 2026-05-25" in run(installed, "recipes", "list")
 
 
-@pytest.mark.parametrize("path", ["artifact/manifest-1.schema.json", "inspection/report.c"])
+@pytest.mark.parametrize("path", ["artifact/manifest-2.schema.json", "inspection/report.c"])
 def test_what_is_no_python_travels_too(installed: Path, path: str) -> None:
     assert (installed / "sparkbuild" / path).is_file()

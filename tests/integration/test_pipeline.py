@@ -31,7 +31,7 @@ from tests.integration.engine import (
 )
 
 _FILES = {"bin/llama-server", "bin/llama-bench", "bin/libllama.so", "bin/libggml.so.0"}
-_SCHEMA = json.loads(Path(sparkbuild.artifact.__file__).with_name("manifest-1.schema.json").read_bytes())
+_SCHEMA = json.loads(Path(sparkbuild.artifact.__file__).with_name("manifest-2.schema.json").read_bytes())
 
 
 def manifest_of(artifact: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +99,8 @@ class TestCross:
         skipped = {s["intent"]: s["reason"] for s in manifest["skipped"]}
         assert "does not declare LLAMA_LLGUIDANCE" in skipped["llguidance_off"]
         assert "not for the cpu backend" in skipped["fa_all_quants"]
-        assert manifest["run"]["compile_commands"]["march"]["armv8.2-a+dotprod+fp16"] == 4
-        assert manifest["run"]["deprecated"] == []
+        assert manifest["build"]["compile_commands"]["march"]["armv8.2-a+dotprod+fp16"] == 4
+        assert manifest["build"]["deprecated"] == []
         assert manifest["source"]["commit"] == built.toy.commit
         assert manifest["source"]["commit_time"] == COMMIT_TIME
 
@@ -125,7 +125,7 @@ class TestCross:
         (box.build_dirs[0] / "bin" / "llama-bench").write_bytes(b"damaged later than all else")
         again = box.build(built.toy, "--json", "--rebuild").artifact()
         assert again["fresh"] is True
-        assert again["manifest"]["run"]["started"] > first["manifest"]["run"]["started"]
+        assert again["manifest"]["build"]["started"] > first["manifest"]["build"]["started"]
         assert file_hashes(again["manifest"]) == file_hashes(first["manifest"])
         assert len(box.artifacts()) == 1
         assert box.debris() == []
@@ -266,7 +266,7 @@ class TestHostileEnvironment:
         made = box.build(built.toy, "--json", "--rebuild", env=hostile).artifact()["manifest"]
         assert made["key"] == plain["key"]
         assert file_hashes(made) == file_hashes(plain)
-        assert made["run"]["environment"] == plain["run"]["environment"]
+        assert made["build"]["environment"] == plain["build"]["environment"]
         assert definitions(made) == definitions(plain)
 
 

@@ -49,7 +49,7 @@ def test_device_code_is_in_the_manifest(built: Built, cuda: Cuda) -> None:
     assert code.pop("bin/libggml-cuda.so") == {"sm_90", "compute_90"}
     assert set(map(len, code.values())) == {0}
     assert manifest["target"]["cuda_arch"] == "90"
-    assert manifest["run"]["compile_commands"]["cuda_archs"] == {"90": 3}
+    assert manifest["build"]["compile_commands"]["cuda_archs"] == {"90": 3}
     assert definitions(manifest)["GGML_CUDA_FA_QUANTS"] == "all"
     assert manifest["cuda"]["digest"]
     assert cuda.box.debris() == []

@@ -86,7 +86,7 @@ class TestIdentical:
         assert done.returncode == 0, done.stderr
         (artifact,) = json.loads(done.stdout)["artifacts"]
         expected = built.done.artifact()["manifest"]
-        assert (artifact["manifest"]["run"]["place"], expected["run"]["place"]) == ("copy", "namespace")
+        assert (artifact["manifest"]["build"]["place"], expected["build"]["place"]) == ("copy", "namespace")
         assert artifact["manifest"]["key"] == expected["key"]
         assert hashes(artifact["manifest"]) == hashes(expected)
 

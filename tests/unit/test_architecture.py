@@ -17,16 +17,16 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 
 # Each room may import from the rooms above it and from itself.
 _ROOMS = (
-    {"errors", "progress"},
+    {"errors", "progress", "handover"},
     {"process", "files"},
     {"packages", "archives"},
     {"catalog"},
     {"source", "toolchain"},
     {"planning"},
     {"build", "inspection"},
-    {"verification"},
+    {"verification", "serving"},
     {"artifact"},
-    {"reproduction"},
+    {"reproduction", "smoke", "report"},
     {"pipeline"},
     {"verify", "reproduce"},
     {"cli"},

@@ -13,7 +13,7 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.errors import StoreError
 from tests.conftest import manifest_of
 
-_SCHEMA = Path(manifests.__file__).with_name("manifest-1.schema.json")
+_SCHEMA = Path(manifests.__file__).with_name("manifest-2.schema.json")
 
 
 def validator() -> Any:  # noqa: ANN401 - jsonschema has no types
@@ -56,16 +56,16 @@ def test_a_manifest_holds_against_the_shipped_schema(changes: dict[str, Any]) ->
 Change = Callable[[dict[str, Any]], object]
 
 _BAD: dict[str, tuple[Change, str]] = {
-    "an unknown version": (lambda m: m.update(schema="sparkbuild/manifest/2"), "schema"),
+    "an unknown version": (lambda m: m.update(schema="sparkbuild/manifest/3"), "schema"),
     "an extra key": (lambda m: m.update(surprise=1), "surprise"),
     "an extra key deep inside": (lambda m: m["source"].update(surprise=1), "source"),
     "a missing key": (lambda m: m.pop("files"), "files"),
     "a missing key deep inside": (lambda m: m["engine"].pop("name"), "engine"),
-    "a wrong type": (lambda m: m["run"].update(jobs="4"), "run.jobs"),
+    "a wrong type": (lambda m: m["build"].update(jobs="4"), "build.jobs"),
     "a wrong digest": (lambda m: m.update(key="A" * 64), "key"),
     "a short digest": (lambda m: m["files"][0].update(sha256="ab"), "files[0].sha256"),
     "an unknown backend": (lambda m: m["target"].update(backend="vulkan"), "target.backend"),
-    "no time": (lambda m: m["run"].update(started="yesterday"), "run.started"),
+    "no time": (lambda m: m["build"].update(started="yesterday"), "build.started"),
 }
 
 

@@ -33,7 +33,7 @@ def another(key: str, engine: str = "toy", day: int = 1) -> Manifest:
     return msgspec.structs.replace(
         manifest,
         engine=msgspec.structs.replace(manifest.engine, name=engine),
-        run=msgspec.structs.replace(manifest.run, started=dt.datetime(2026, 1, day, tzinfo=dt.UTC)),
+        build=msgspec.structs.replace(manifest.build, started=dt.datetime(2026, 1, day, tzinfo=dt.UTC)),
     )
 
 

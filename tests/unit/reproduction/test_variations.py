@@ -25,7 +25,7 @@ def test_everything() -> None:
     assert all(v.was != v.became for v in varied)
     assert not around.isolation.network
     assert around.umask == 0o077
-    assert around.jobs != manifest.run.jobs
+    assert around.jobs != manifest.build.jobs
     assert around.environment["TZ"] != "UTC"
 
 
@@ -42,14 +42,14 @@ def test_jobs_that_this_machine_bears(was: int, became: int, monkeypatch: pytest
     """A manifest may come from a larger machine, or say what it likes."""
     monkeypatch.setattr(variations, "available_cores", lambda: 4)
     manifest = manifest_of()
-    run = msgspec.structs.replace(manifest.run, jobs=was)
-    around, (varied,), _ = vary(("jobs",), msgspec.structs.replace(manifest, run=run), None)
+    build = msgspec.structs.replace(manifest.build, jobs=was)
+    around, (varied,), _ = vary(("jobs",), msgspec.structs.replace(manifest, build=build), None)
     assert (around.jobs, varied.was, varied.became) == (became, str(was), str(became))
 
 
 @pytest.mark.usefixtures("namespaces")
 def test_jobs_that_a_person_asks_for() -> None:
-    same = manifest_of().run.jobs
+    same = manifest_of().build.jobs
     assert vary(("jobs",), manifest_of(), same)[1:] == (
         (),
         (f"jobs is not varied: {same} are asked for, as many as recorded",),
