@@ -70,7 +70,7 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    stdin: str = "",
+    stdin: str | bytes = "",
     timeout: float = 60.0,
     check: bool = True,
 ) -> Completed:
@@ -81,7 +81,7 @@ def run(
     """
     args = tuple(str(a) for a in argv)
     with _started(args, env=env, cwd=cwd, stderr=subprocess.PIPE) as child:
-        out, err, ended = _talk(child, stdin.encode(), timeout)
+        out, err, ended = _talk(child, stdin if isinstance(stdin, bytes) else stdin.encode(), timeout)
         if not ended:
             said = Completed(args, -1, _text(out), _text(err))
             raise NoAnswerError(said, f"no answer within {timeout:.0f} s")
