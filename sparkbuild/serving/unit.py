@@ -108,7 +108,9 @@ def with_settings(profile: handover.Profile, changed: Mapping[str, str], rules: 
     known = {rule.name for rule in rules.switches} - {"model"}
     for name in changed:
         if name not in known:
-            raise UsageError(f"no setting {name!r}", where="--set", remedy=f"one of: {', '.join(sorted(known))}")
+            raise UsageError(
+                f"no setting {name!r}", where="--set", remedy=f"one of: {', '.join(sorted(known))}"
+            )
     merged = {n: v for n, v in (profile.settings | changed).items() if v}
     return msgspec.structs.replace(profile, settings=merged)
 
@@ -167,7 +169,9 @@ def _unit(title: str, name: str, words: tuple[str, ...], environment: Mapping[st
 
 def _plain(text: str) -> str:
     if not text.isprintable():
-        raise UsageError("not in a unit: a name with control characters", where=ascii(text), remedy="rename it")
+        raise UsageError(
+            "not in a unit: a name with control characters", where=ascii(text), remedy="rename it"
+        )
     return text.replace("%", "%%")
 
 

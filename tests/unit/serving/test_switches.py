@@ -57,7 +57,9 @@ def tools_of(tmp_path: Path, rules: Switches, *helps: str, **changes: object) ->
     roles = dict(zip(("server", "bench", "cli"), ("llama-server", "llama-bench", "llama-cli"), strict=True))
     for text, name in zip(helps, roles.values(), strict=False):
         quoted = text.replace("\n", "\\n")
-        toys.tool(tmp_path, f'#include <stdio.h>\nint main(void) {{ puts("{quoted}"); return 1; }}', name=name)
+        toys.tool(
+            tmp_path, f'#include <stdio.h>\nint main(void) {{ puts("{quoted}"); return 1; }}', name=name
+        )
     recipe = recipe_of(roles=roles, **changes)
     return switches.tools(tmp_path, recipe, "x86_64", (), rules)
 
@@ -86,7 +88,9 @@ def test_a_value_that_the_tool_does_not_list_is_refused(tmp_path: Path, rules: S
     assert made.refused == ("server takes cache_type_k f32, f16, q8_0, q4_0, not q6_0",)
 
 
-@pytest.mark.parametrize(("present", "value", "refused"), [("", "999", True), ("cuda", "9", False), ("", "0", False)])
+@pytest.mark.parametrize(
+    ("present", "value", "refused"), [("", "999", True), ("cuda", "9", False), ("", "0", False)]
+)
 def test_what_the_probe_did_not_find_is_refused(
     tmp_path: Path, rules: Switches, present: str, value: str, refused: bool
 ) -> None:
@@ -98,7 +102,9 @@ def test_what_the_probe_did_not_find_is_refused(
 
 def test_settings_of_another_role_are_no_concern_of_a_tool(tmp_path: Path, rules: Switches) -> None:
     _, bench = tools_of(tmp_path, rules, _NEWER, _OLDER)
-    made = switches.command(bench, "mine", {"port": "1", "context": "4096", "unheard_of": "1"}, rules, verdicts())
+    made = switches.command(
+        bench, "mine", {"port": "1", "context": "4096", "unheard_of": "1"}, rules, verdicts()
+    )
     assert (made.words, made.left_out) == (("--model", "{model}"), ("unheard_of",))
 
 
