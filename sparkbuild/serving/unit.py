@@ -134,7 +134,7 @@ def model_architecture(path: Path) -> str:
         (length,) = struct.unpack_from("<Q", head, 24)  # after magic, version and two counts
         key, place = head[32 : 32 + length], 32 + length
         kind, size = struct.unpack_from("<IQ", head, place)
-    except struct.error:
+    except (struct.error, OverflowError):  # a length that no file has
         return ""
     value = head[place + 12 : place + 12 + size]
     if key != b"general.architecture" or kind != _STRING or len(value) != size:
