@@ -1,4 +1,4 @@
-"""From real engines to somebody else's results: built, published, taken up by a process that has only DEST."""
+"""From real engines to results: built, published, taken up by a process that has only DEST."""
 
 from __future__ import annotations
 

@@ -43,8 +43,12 @@ def rules() -> Switches:
 
 
 def serve(
-    tmp_path: Path, rules: Switches, *, profile: handover.Profile = _PROFILE, **changes: Any
-) -> Service:  # noqa: ANN401
+    tmp_path: Path,
+    rules: Switches,
+    *,
+    profile: handover.Profile = _PROFILE,
+    **changes: Any,  # noqa: ANN401
+) -> Service:
     verdicts = msgspec.structs.replace(
         manifest_of().verdicts, models=(Model("toy", "present"), Model("gone", "absent"))
     )
