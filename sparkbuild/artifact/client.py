@@ -21,6 +21,7 @@ import msgspec
 
 from sparkbuild.artifact.reference import TAG, Reference
 from sparkbuild.errors import MissingError, StoreError, UsageError
+from sparkbuild.files import sha256_bytes
 
 if TYPE_CHECKING:
     from requests import Response
@@ -66,9 +67,13 @@ class Client:
         self._expect(_CREATED, "manifest", url, "PUT", data=data, headers={"Content-Type": media_type})
 
     def manifest(self, media_type: str) -> bytes:
-        """Return the image manifest of the reference's tag."""
+        """Return the image manifest of the reference's tag; it is what the registry says that it is."""
         url = f"{self._base}/manifests/{self._reference.tag}"
-        return self._body(self._expect(_OK, "manifest", url, headers={"Accept": media_type}))
+        answer = self._expect(_OK, "manifest", url, headers={"Accept": media_type})
+        data, named = self._body(answer), answer.headers.get("Docker-Content-Digest", "")
+        if named.startswith("sha256:") and named != f"sha256:{sha256_bytes(data)}":
+            raise self._error(f"sent another manifest than the one it names, {named[:80]!r}")
+        return data
 
     def blob(self, digest: str) -> Iterator[bytes]:
         """Yield the blocks of a blob as they come; nothing is checked here."""
@@ -160,7 +165,7 @@ class Client:
                 answer = ask(self._oras, url, method, stream=True, **more)
         except RequestException as problem:
             raise self._error(f"broke off: {_reason(problem)}") from problem
-        except ValueError as problem:
+        except (ValueError, TypeError, LookupError, AttributeError) as problem:  # oras', for an odd challenge
             raise self._error("wants a log-in") from problem
         return answer
 
