@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin
 
 import msgspec
@@ -32,7 +32,7 @@ _TIMEOUT = (10.0, 120.0)  # seconds for a connection, and without a byte on it
 _MOST_TAGS = 100_000
 _MOST_BODY = 4 << 20  # bytes of a manifest, a list or an error (distribution-spec 1.1, "Pushing Manifests")
 _SAID = 300  # characters
-_OK, _CREATED, _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 202, 401, 404
+_OK, _CREATED, _ACCEPTED, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 201, 202, 401, 403, 404
 
 
 class Client:
@@ -49,22 +49,29 @@ class Client:
         self._base = f"{self._origin}v2/{reference.repo}"
         self._oras = self._connected()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._oras.session.close()
+
     def send_blob(self, path: Path, digest: str) -> None:
         """Send a file as a blob, in one request from the disk, unless the registry has it."""
-        if self._ask(f"{self._base}/blobs/{digest}", "HEAD").status_code == _OK:
-            return
-        begun = self._expect(_ACCEPTED, "upload", f"{self._base}/blobs/uploads/", "POST")
-        place = urljoin(begun.url, begun.headers.get("Location", ""))
+        with self._ask(f"{self._base}/blobs/{digest}", "HEAD") as known:
+            if known.status_code == _OK:
+                return
+        with self._expect(_ACCEPTED, "upload", f"{self._base}/blobs/uploads/", "POST") as begun:
+            place = urljoin(begun.url, begun.headers.get("Location", ""))
         url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
         with path.open("rb") as file:
-            self._expect(
-                _CREATED, "blob", url, "PUT", data=file, headers={"Content-Type": "application/octet-stream"}
-            )
+            headers = {"Content-Type": "application/octet-stream"}
+            self._expect(_CREATED, "blob", url, "PUT", data=file, headers=headers).close()
 
     def send_manifest(self, data: bytes, media_type: str) -> None:
         """Send an image manifest under the reference's tag."""
         url = f"{self._base}/manifests/{self._reference.tag}"
-        self._expect(_CREATED, "manifest", url, "PUT", data=data, headers={"Content-Type": media_type})
+        headers = {"Content-Type": media_type}
+        self._expect(_CREATED, "manifest", url, "PUT", data=data, headers=headers).close()
 
     def manifest(self, media_type: str) -> bytes:
         """Return the image manifest of the reference's tag; it is what the registry says that it is."""
@@ -108,6 +115,7 @@ class Client:
             auth_backend="basic" if basic else "token",
         )
         found.session.request = functools.partial(found.session.request, timeout=_TIMEOUT)
+        found.session.hooks["response"].append(_close_refused)
         self._log_in(found, basic=basic)
         return found
 
@@ -196,6 +204,12 @@ class Client:
 
 class _Tags(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] | None = None
+
+
+def _close_refused(answer: Response, **_: object) -> None:
+    """Close an answer that oras drops unread to ask again with a token."""
+    if answer.status_code in (_UNAUTHORIZED, _FORBIDDEN):
+        answer.close()
 
 
 def _reason(problem: Exception) -> str:

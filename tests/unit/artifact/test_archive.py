@@ -112,7 +112,7 @@ def test_the_bytes_depend_on_the_content_alone(tmp_path: Path) -> None:
             os.chown(path, 12345, 54321)
     code = "import sys; from pathlib import Path; from sparkbuild.artifact.archive import pack\n"
     code += "print(pack(Path(sys.argv[1]), Path(sys.argv[2]), top='toy'))"
-    words = [sys.executable, "-c", code, other, tmp_path / "two.tar.zst"]
+    words: list[str | Path] = [sys.executable, "-c", code, other, tmp_path / "two.tar.zst"]
     env = dict(os.environ, PYTHONPATH=str(Path(archive.__file__).parents[2]), TZ="Asia/Tokyo")
     done = subprocess.run(words, check=True, capture_output=True, text=True, env=env, umask=0o077)
     assert done.stdout.strip() == first
@@ -376,7 +376,7 @@ def test_memory_stays_small(tmp_path: Path) -> None:
     with (filled(tmp_path / "artifact") / "bin" / "large").open("wb") as file:
         file.truncate(256 << 20)
     env = dict(os.environ, PYTHONPATH=str(Path(archive.__file__).parents[2]))
-    words = [sys.executable, "-c", _MEMORY, tmp_path]
+    words: list[str | Path] = [sys.executable, "-c", _MEMORY, tmp_path]
     done = subprocess.run(words, check=True, capture_output=True, text=True, env=env)
     assert int(done.stdout) < 100 << 10  # KiB; the file alone has 256 << 10
     assert (tmp_path / "out" / "bin" / "large").stat().st_size == 256 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
-import hashlib
+import gzip
+import http.client
 import http.server
 import json
 import os
@@ -16,8 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,21 +54,18 @@ class Running(msgspec.Struct, frozen=True):
         return json.loads(self.get(f"{repo}/manifests/{tag}", {"Accept": IMAGE}))
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> bytes:
-        asked = urllib.request.Request(f"http://localhost:{self.port}/v2/{path}", headers=headers or {})
-        with urllib.request.urlopen(asked) as answer:
-            data: bytes = answer.read()
-        return data
+        return self._ask("GET", path, headers or {})
 
-    def put_image(self, tag: str, image: object, repo: str = "spark/toy") -> str:
-        data = image if isinstance(image, bytes) else json.dumps(image).encode()
-        asked = urllib.request.Request(
-            f"http://localhost:{self.port}/v2/{repo}/manifests/{tag}",
-            method="PUT",
-            data=data,
-            headers={"Content-Type": IMAGE},
-        )
-        urllib.request.urlopen(asked).close()
-        return f"sha256:{sha256_bytes(data)}"
+    def put_image(self, tag: str, image: object, repo: str = "spark/toy") -> None:
+        data = json.dumps(image).encode()
+        self._ask("PUT", f"{repo}/manifests/{tag}", {"Content-Type": IMAGE}, data)
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], data: bytes | None = None) -> bytes:
+        with contextlib.closing(http.client.HTTPConnection("localhost", self.port)) as connection:
+            connection.request(method, f"/v2/{path}", data, headers)
+            answer = connection.getresponse()
+            assert answer.status < 300
+            return answer.read()
 
 
 def free_port() -> int:
@@ -405,7 +400,7 @@ def test_a_changed_image_manifest_is_refused(running: Running, artifact: Path, t
 _PUSH = """
 import sys
 from pathlib import Path
-from sparkbuild.artifact import registry
+from sparkbuild.artifact import client, registry
 registry.push(Path(sys.argv[1]), sys.argv[2])
 """
 
@@ -429,6 +424,12 @@ def test_a_push_that_was_killed_half_way_leaves_nothing_and_can_be_repeated(
     assert content(tmp_path / "back") == content(artifact)
 
 
+def shut(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
 def slow_door(port: int, most: int) -> Iterator[tuple[int, threading.Event]]:
     """Give a port that leads to another, and is stuck once ``most`` bytes went there."""
@@ -445,11 +446,6 @@ def slow_door(port: int, most: int) -> Iterator[tuple[int, threading.Event]]:
                     break
                 target.sendall(block)
         shut(source, target)
-
-    def shut(*ends: socket.socket) -> None:
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
     def accept() -> None:
         with contextlib.suppress(OSError):
@@ -506,6 +502,118 @@ def test_a_registry_that_may_not_be_written_to(artifact: Path, tmp_path: Path) -
         pytest.raises(StoreError, match="refused the upload: 405"),
     ):
         push(artifact, running.reference("v1"))
+
+
+class Hostile(http.server.BaseHTTPRequestHandler):
+    """A registry that answers as a test wants: by method and path, with (code, headers, body)."""
+
+    answers: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.asked.append((f"{self.command} {self.path}", self.headers.get("Authorization")))
+        code, headers, body = self.answers.get(f"{self.command} {self.path}", (404, {}, b""))
+        self.send_response(code)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server looks for
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hostile() -> Iterator[str]:
+    """Run a registry that is none; gives its HOST:PORT."""
+    Hostile.answers = {"GET /v2/": (200, {}, b"")}
+    Hostile.asked = []
+    with http.server.HTTPServer(("127.0.0.1", 0), Hostile) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_upload_to_another_host_is_refused(hostile: str, artifact: Path) -> None:
+    for place in ("http://127.0.0.1:1/x", "//127.0.0.1:1/x", "https://example.invalid/x", "ftp://x/"):
+        Hostile.answers["POST /v2/toy/blobs/uploads/"] = (202, {"Location": place}, b"")
+        with pytest.raises(StoreError, match="points to another host"):
+            push(artifact, f"oci://{hostile}/toy")
+
+
+def test_more_tags_at_another_host_are_not_asked_for(hostile: str) -> None:
+    link = {"Link": '<http://127.0.0.1:1/v2/toy/tags/list>; rel="next"'}
+    Hostile.answers["GET /v2/toy/tags/list"] = (200, link, b'{"tags": ["a"]}')
+    with pytest.raises(StoreError, match="points to another host"):
+        tags(f"oci://{hostile}/toy")
+
+
+def test_pages_of_tags_are_followed_and_have_an_end(hostile: str) -> None:
+    pages = {"": ("b", "c"), "?last=c": ("a", "x y", "../d"), "?last=e": ("a",), "?last=f": ("g",)}
+    for (query, page), following in zip(pages.items(), ("c", "e", "f", "f"), strict=True):
+        link = {"Link": f'</v2/toy/tags/list?last={following}>; rel="next"'}
+        Hostile.answers[f"GET /v2/toy/tags/list{query}"] = (200, link, json.dumps({"tags": page}).encode())
+    assert tags(f"oci://{hostile}/toy") == ("a", "b", "c")
+    Hostile.answers["GET /v2/toy/tags/list"] = (200, {}, b'{"name": "toy", "tags": null}')
+    assert tags(f"oci://{hostile}/toy") == ()
+
+
+_ODD: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "not JSON": (200, {}, b"<html>"),
+    "another JSON": (200, {}, b'{"tags": 1}'),
+    "an endless answer": (200, {}, bytes(5 << 20)),
+    "cut short": (200, {"Content-Length": "100"}, b'{"tags": ["a"]}'),
+    "compressed, and not": (200, {"Content-Encoding": "gzip"}, b"text"),
+    "a bomb": (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(64 << 20))),
+    "it points to itself": (302, {"Location": "/v2/toy/tags/list"}, b""),
+    "it points nowhere": (302, {"Location": "http://127.0.0.1:1/"}, b""),
+    "it points to a file": (302, {"Location": "file:///etc/passwd"}, b""),
+    "an error with escape codes": (500, {}, b"\x1b[2J" + b"x" * 10_000),
+    "a challenge without a word": (401, {"WWW-Authenticate": "Bearer"}, b""),
+    "an empty challenge": (401, {"WWW-Authenticate": ""}, b""),
+    "no challenge": (401, {}, b""),
+    "a challenge to nowhere": (401, {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/t"'}, b""),
+    "a realm that is no address": (401, {"WWW-Authenticate": 'Bearer realm="http://[x"'}, b""),
+    "forbidden": (403, {}, b"{}"),
+}
+
+
+@pytest.mark.parametrize("answer", _ODD.values(), ids=_ODD.keys())
+def test_an_odd_answer_is_a_store_error(
+    hostile: str, tmp_path: Path, answer: tuple[int, dict[str, str], bytes]
+) -> None:
+    for path in ("tags/list", "manifests/latest"):
+        Hostile.answers[f"GET /v2/toy/{path}"] = answer
+    for call in (
+        lambda: tags(f"oci://{hostile}/toy"),
+        lambda: pull(f"oci://{hostile}/toy", tmp_path / "back"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert caught.value.what.isprintable()
+        assert len(caught.value.what) < 500
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_registry_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_TIMEOUT", (5.0, 0.1))  # two minutes
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(MissingError, match="timed out"):
+        tags(f"oci://127.0.0.1:{silent.getsockname()[1]}/toy")
+
+
+def test_the_password_goes_to_its_registry_only(hostile: str, sealed: Path) -> None:
+    (sealed / ".docker").mkdir()
+    auths = {"auths": {"127.0.0.1:1": {"auth": "c2VjcmV0"}, "example.invalid": {"auth": "c2VjcmV0"}}}
+    (sealed / ".docker" / "config.json").write_text(json.dumps(auths))
+    Hostile.answers["GET /v2/toy/tags/list"] = (200, {}, b'{"tags": ["a"]}')
+    assert tags(f"oci://{hostile}/toy") == ("a",)
+    assert {authorization for _, authorization in Hostile.asked} == {None}
 
 
 # --- log-in -------------------------------------------------------------------------------------------

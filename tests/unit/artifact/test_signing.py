@@ -64,7 +64,19 @@ def test_what_was_signed_is_good_and_says_by_whom(path: Path, key: Path, allowed
 
 def test_the_signature_is_one_that_others_can_check(path: Path, key: Path, allowed: Path) -> None:
     signature = sign(path, key)
-    words = ["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", _ONE, "-f", allowed, "-s", signature]
+    words: list[str | Path] = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-n",
+        NAMESPACE,
+        "-I",
+        _ONE,
+        "-f",
+        allowed,
+        "-s",
+        signature,
+    ]
     assert subprocess.run(words, check=False, input=_DATA, capture_output=True).returncode == 0
 
 
