@@ -5,7 +5,7 @@ file beside it is a layer of its own, named by its title annotation, so that a r
 the folder bin/ is one layer, a tar.zst as `archive.pack` makes it. Nothing in it tells of time or place:
 the same artifact has the same digest in every registry.
 
-The requests and the log-in are oras' own (`client.py` says what is changed of it).
+The requests and the log-in are oras' own (client.py and login.py say what is changed of it).
 """
 
 from __future__ import annotations

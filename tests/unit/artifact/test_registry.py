@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from sparkbuild.artifact import client, registry
+from sparkbuild.artifact import login, registry
 from sparkbuild.artifact.reference import Reference
 from sparkbuild.artifact.registry import ARTIFACT, BIN, IMAGE, pull, push, tags
 from sparkbuild.errors import MissingError, SparkbuildError, StoreError, UsageError
@@ -400,7 +400,7 @@ def test_a_changed_image_manifest_is_refused(running: Running, artifact: Path, t
 _PUSH = """
 import sys
 from pathlib import Path
-from sparkbuild.artifact import client, registry
+from sparkbuild.artifact import login, registry
 registry.push(Path(sys.argv[1]), sys.argv[2])
 """
 
@@ -602,7 +602,7 @@ def test_an_odd_answer_is_a_store_error(
 
 
 def test_a_registry_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT", (5.0, 0.1))  # two minutes
+    monkeypatch.setattr(login, "_TIMEOUT", (5.0, 0.1))  # two minutes
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(MissingError, match="timed out"):
         tags(f"oci://127.0.0.1:{silent.getsockname()[1]}/toy")
 
