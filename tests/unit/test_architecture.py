@@ -24,7 +24,7 @@ _ROOMS = (
     {"source", "toolchain"},
     {"planning"},
     {"build", "inspection"},
-    {"verification", "serving"},
+    {"verification", "serving", "page"},
     {"artifact"},
     {"reproduction", "smoke", "report"},
     {"pipeline"},
