@@ -24,7 +24,7 @@ _ROOMS = (
     {"source", "toolchain"},
     {"planning"},
     {"build", "inspection"},
-    {"verification"},
+    {"verification", "page"},
     {"artifact"},
     {"reproduction", "serving", "smoke", "report"},
     {"pipeline"},
