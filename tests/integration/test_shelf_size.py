@@ -17,7 +17,13 @@ def test_ten_thousand_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         put(tmp_path, f"{number:04x}f", engine=f"toy{number % 3}")
     index.update(tmp_path)
     put(tmp_path, "fffff")
-    read, real = [], manifests.read
-    monkeypatch.setattr(manifests, "read", lambda path: read.append(path) or real(path))
+    read: list[Path] = []
+    real = manifests.read
+
+    def reading(path: Path) -> manifests.Manifest:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(manifests, "read", reading)
     assert len(index.update(tmp_path).artifacts) == 10_001
     assert [p.parent.name[:5] for p in read] == ["fffff"]
