@@ -90,17 +90,18 @@ def scan(root: Path) -> tuple[Index, tuple[StoreError, ...]]:
     Only what changed since index.json was written is read. Writes nothing. Raises StoreError when the
     folder itself can not be read.
     """
-    known = {e.manifest: e for e in _believed(root)}
+    known = {e.manifest: e for e in _believed(root) if e.manifest == _manifest_of(e)}
     found, problems = [], []
-    for folder, changed in _artifacts(root):
-        entry = known.get(f"{folder.parent.name}/{folder.name}/{MANIFEST}")
-        if entry and entry.seen_ns == changed and _is_of(entry, folder):
+    for place, changed in _artifacts(root):
+        entry = known.get(f"{place}/{MANIFEST}")
+        if entry and entry.seen_ns == changed:
             found.append(entry)
             continue
+        folder = root / place
         try:
             found.append(entry_of(root, folder))
-        except (StoreError, OSError) as problem:  # OSError: removed since
-            if folder.exists():
+        except (StoreError, OSError) as problem:
+            if folder.exists():  # else it was removed since
                 problems.append(_as_error(problem, folder))
     found.sort(key=lambda e: (e.engine, e.key))
     return Index("sparkbuild/index/1", tuple(found)), tuple(problems)
@@ -149,19 +150,19 @@ def _believed(root: Path) -> tuple[Entry, ...]:
         return ()
 
 
-def _is_of(entry: Entry, folder: Path) -> bool:
-    return entry.engine == folder.parent.name and entry.key[:NAME] == folder.name
+def _manifest_of(entry: Entry) -> str:
+    return f"{entry.engine}/{entry.key[:NAME]}/{MANIFEST}"
 
 
-def _artifacts(root: Path) -> Iterator[tuple[Path, int]]:
-    """Yield each folder with a manifest and when it changed; links, temporary folders and locks are none."""
+def _artifacts(root: Path) -> Iterator[tuple[str, int]]:
+    """Yield each ENGINE/KEY16 with a manifest and when it changed; no links and nothing hidden."""
     try:
-        engines = [e.path for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
+        engines = [e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
         for engine in engines:
-            for entry in os.scandir(engine):
+            for entry in os.scandir(root / engine):
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                     with contextlib.suppress(FileNotFoundError):  # none in it, or removed since
-                        yield Path(entry.path), _changed(entry.path)
+                        yield f"{engine}/{entry.name}", _changed(entry.path)
     except FileNotFoundError:
         return
     except OSError as problem:

@@ -310,15 +310,3 @@ def test_many_update_and_are_killed(tmp_path: Path) -> None:
             assert {e.key[:16] for e in read_index(tmp_path).artifacts} <= there
         assert {e.key[:16] for e in index.update(tmp_path).artifacts} == there
         assert {e.key[:16] for e in read_index(tmp_path).artifacts} == there
-
-
-@pytest.mark.full
-def test_ten_thousand_artifacts(tmp_path: Path, reads: list[Path]) -> None:
-    for number in range(10_000):
-        put(tmp_path, f"{number:04x}f", engine=f"toy{number % 3}")
-    index.update(tmp_path)
-    assert len(reads) == 10_000
-    put(tmp_path, "fffff")
-    reads.clear()
-    assert len(index.update(tmp_path).artifacts) == 10_001
-    assert len(reads) == 1
