@@ -1,37 +1,34 @@
 """One repository of an OCI registry, asked through oras (distribution-spec 1.1 has the requests).
 
-What is oras': the log-in (config.json of docker, credential helpers, tokens) and the requests. What is not,
-and why: its retries sleep for two minutes when nobody answers, its requests wait for ever, its upload holds
-a blob in memory, its download checks no digest, a token of too narrow a scope is never asked for anew, a
-registry with passwords of its own (``Basic``) needs another class, and it writes to stderr by itself.
+What is oras': the log-in (see login.py) and the requests. What is not, and why: its retries sleep for two
+minutes when nobody answers, its upload holds a blob in memory, its download checks no digest, and a token
+of too narrow a scope is never asked for anew.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import re
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin
 
 import msgspec
 
+from sparkbuild.artifact.login import UNAUTHORIZED, logged_in, reason
 from sparkbuild.artifact.reference import TAG, Reference
-from sparkbuild.errors import MissingError, StoreError, UsageError
+from sparkbuild.errors import StoreError
+from sparkbuild.files import sha256_bytes
 
 if TYPE_CHECKING:
     from requests import Response
 
 _LOCAL = ("localhost", "127.0.0.1")
 _BLOCK = 1 << 20
-_TIMEOUT = (10.0, 120.0)  # seconds for a connection, and without a byte on it
 _MOST_TAGS = 100_000
 _MOST_BODY = 4 << 20  # bytes of a manifest, a list or an error (distribution-spec 1.1, "Pushing Manifests")
 _SAID = 300  # characters
-_OK, _CREATED, _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 202, 401, 404
+_OK, _CREATED, _ACCEPTED, _NOT_FOUND = 200, 201, 202, 404
 
 
 class Client:
@@ -46,29 +43,40 @@ class Client:
         local = reference.host.partition(":")[0] in _LOCAL
         self._origin = f"{'http' if plain_http or local else 'https'}://{reference.host}/"
         self._base = f"{self._origin}v2/{reference.repo}"
-        self._oras = self._connected()
+        self._oras = logged_in(reference.host, self._origin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._oras.session.close()
 
     def send_blob(self, path: Path, digest: str) -> None:
         """Send a file as a blob, in one request from the disk, unless the registry has it."""
-        if self._ask(f"{self._base}/blobs/{digest}", "HEAD").status_code == _OK:
-            return
-        begun = self._expect(_ACCEPTED, "upload", f"{self._base}/blobs/uploads/", "POST")
-        place = urljoin(begun.url, begun.headers.get("Location", ""))
+        with self._ask(f"{self._base}/blobs/{digest}", "HEAD") as known:
+            if known.status_code == _OK:
+                return
+        with self._expect(_ACCEPTED, "upload", f"{self._base}/blobs/uploads/", "POST") as begun:
+            place = urljoin(begun.url, begun.headers.get("Location", ""))
         url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
         with path.open("rb") as file:
-            self._expect(
-                _CREATED, "blob", url, "PUT", data=file, headers={"Content-Type": "application/octet-stream"}
-            )
+            headers = {"Content-Type": "application/octet-stream"}
+            self._expect(_CREATED, "blob", url, "PUT", data=file, headers=headers).close()
 
     def send_manifest(self, data: bytes, media_type: str) -> None:
         """Send an image manifest under the reference's tag."""
         url = f"{self._base}/manifests/{self._reference.tag}"
-        self._expect(_CREATED, "manifest", url, "PUT", data=data, headers={"Content-Type": media_type})
+        headers = {"Content-Type": media_type}
+        self._expect(_CREATED, "manifest", url, "PUT", data=data, headers=headers).close()
 
     def manifest(self, media_type: str) -> bytes:
-        """Return the image manifest of the reference's tag."""
+        """Return the image manifest of the reference's tag; it is what the registry says that it is."""
         url = f"{self._base}/manifests/{self._reference.tag}"
-        return self._body(self._expect(_OK, "manifest", url, headers={"Accept": media_type}))
+        answer = self._expect(_OK, "manifest", url, headers={"Accept": media_type})
+        data, named = self._body(answer), answer.headers.get("Docker-Content-Digest", "")
+        if named.startswith("sha256:") and named != f"sha256:{sha256_bytes(data)}":
+            raise self._error(f"sent another manifest than the one it names, {named[:80]!r}")
+        return data
 
     def blob(self, digest: str) -> Iterator[bytes]:
         """Yield the blocks of a blob as they come; nothing is checked here."""
@@ -90,53 +98,6 @@ class Client:
             url = urljoin(url, following) if more else ""
         return tuple(sorted(found))
 
-    def _connected(self) -> Any:  # noqa: ANN401 - oras has no types
-        """Return oras' client with the credentials for this registry, when there are any."""
-        import oras.provider  # noqa: PLC0415 - few commands need it, and it takes its time
-        from oras.logger import logger  # noqa: PLC0415
-
-        logger.log_handler = []
-        basic = self._challenge().startswith("basic")
-        found = oras.provider.Registry(
-            self._reference.host,
-            insecure=self._origin.startswith("http:"),
-            auth_backend="basic" if basic else "token",
-        )
-        found.session.request = functools.partial(found.session.request, timeout=_TIMEOUT)
-        self._log_in(found, basic=basic)
-        return found
-
-    def _challenge(self) -> str:
-        """Return how the registry asks for credentials, in small letters; empty when it does not."""
-        import requests  # noqa: PLC0415
-
-        try:
-            with requests.get(f"{self._origin}v2/", timeout=_TIMEOUT, stream=True) as hello:
-                return hello.headers.get("WWW-Authenticate", "").lower()
-        except requests.RequestException as problem:
-            raise MissingError(
-                f"the registry can not be reached: {_reason(problem)}",
-                where=self._origin,
-                remedy="check its name, that it runs, and the network",
-            ) from problem
-
-    def _log_in(self, client: Any, *, basic: bool) -> None:  # noqa: ANN401 - oras has no types
-        from oras.container import Container  # noqa: PLC0415
-
-        host = self._reference.host
-        config = Path(os.environ.get("DOCKER_CONFIG", ""), "config.json")
-        configs = [str(config)] if config.is_absolute() else None
-        try:
-            client.auth.load_configs(Container("any", registry=host), configs)
-            if basic:  # at once: a body that was read can not be sent again after "401"
-                client.session.headers.update(client.auth.get_auth_header())
-        except (ValueError, TypeError, LookupError, AttributeError, OSError) as problem:
-            raise UsageError(
-                "no password for this registry in docker's config.json, or it can not be read",
-                where=self._origin,
-                remedy=f"docker login {host}",
-            ) from problem
-
     def _expect(self, code: int, what: str, url: str, method: str = "GET", **more: Any) -> Response:  # noqa: ANN401 - what requests takes
         answer = self._ask(url, method, **more)
         if answer.status_code != code:
@@ -153,14 +114,14 @@ class Client:
         ask = type(self._oras).do_request.__wrapped__  # without its retries
         try:
             answer: Response = ask(self._oras, url, method, stream=True, **more)
-            if answer.status_code == _UNAUTHORIZED and getattr(self._oras.auth, "token", None):
+            if answer.status_code == UNAUTHORIZED and getattr(self._oras.auth, "token", None):
                 self._oras.auth.token = None  # it was for less, to read only, or is too old
                 if isinstance(body := more.get("data"), BufferedReader):
                     body.seek(0)
                 answer = ask(self._oras, url, method, stream=True, **more)
         except RequestException as problem:
-            raise self._error(f"broke off: {_reason(problem)}") from problem
-        except ValueError as problem:
+            raise self._error(f"broke off: {reason(problem)}") from problem
+        except (ValueError, TypeError, LookupError, AttributeError) as problem:  # oras', for an odd challenge
             raise self._error("wants a log-in") from problem
         return answer
 
@@ -179,7 +140,7 @@ class Client:
             with answer:
                 yield from answer.iter_content(_BLOCK)
         except RequestException as problem:
-            raise self._error(f"broke off: {_reason(problem)}") from problem
+            raise self._error(f"broke off: {reason(problem)}") from problem
 
     def _error(self, what: str) -> StoreError:
         return StoreError(
@@ -191,9 +152,3 @@ class Client:
 
 class _Tags(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] | None = None
-
-
-def _reason(problem: Exception) -> str:
-    """Return the innermost cause of what requests raised, without its addresses and objects."""
-    found = re.findall(r"\[Errno -?\d+\] ([^'\")]+)|(timed out|[Cc]ertificate [^'\")]+)", str(problem))
-    return "".join(found[-1]) if found else type(problem).__name__

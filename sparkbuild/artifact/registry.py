@@ -5,7 +5,7 @@ file beside it is a layer of its own, named by its title annotation, so that a r
 the folder bin/ is one layer, a tar.zst as `archive.pack` makes it. Nothing in it tells of time or place:
 the same artifact has the same digest in every registry.
 
-The requests and the log-in are oras' own (`client.py` says what is changed of it).
+The requests and the log-in are oras' own (client.py and login.py say what is changed of it).
 """
 
 from __future__ import annotations
@@ -70,9 +70,11 @@ def push(folder: Path, reference: str, *, plain_http: bool = False) -> str:
     sent last. Raises UsageError for a wrong reference or folder, MissingError when the registry can not be
     reached, StoreError when it refuses or breaks off.
     """
-    client = Client(Reference.parse(reference), plain_http=plain_http)
-    small = _small_files(folder)
-    with tempfile.TemporaryDirectory(prefix="sparkbuild-push-") as room:
+    place, small = Reference.parse(reference), _small_files(folder)
+    with (
+        Client(place, plain_http=plain_http) as client,
+        tempfile.TemporaryDirectory(prefix="sparkbuild-push-") as room,
+    ):
         packed = Path(room, _BIN_NAME)
         archive.pack(folder / "bin", packed, top="bin")
         empty = Path(room, "empty")
@@ -82,8 +84,8 @@ def push(folder: Path, reference: str, *, plain_http: bool = False) -> str:
         config = _described(empty, "application/vnd.oci.empty.v1+json")
         for blob, path in zip((*layers, config), (*small, packed, empty), strict=True):
             client.send_blob(path, blob.digest)
-    image = msgspec.json.encode(Image(2, IMAGE, ARTIFACT, config, tuple(layers)))
-    client.send_manifest(image, IMAGE)
+        image = msgspec.json.encode(Image(2, IMAGE, ARTIFACT, config, tuple(layers)))
+        client.send_manifest(image, IMAGE)
     return f"sha256:{sha256_bytes(image)}"
 
 
@@ -93,26 +95,28 @@ def pull(reference: str, into: Path, *, small_only: bool = False, plain_http: bo
     The folder is there whole or not at all. ``small_only`` leaves bin/ out. Raises StoreError when there is
     no such artifact, or what comes is not what was pushed; else as `push` does.
     """
+    place = Reference.parse(reference)
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise UsageError("the folder to pull into is not empty", where=str(into), remedy="name another one")
-    client = Client(Reference.parse(reference), plain_http=plain_http)
-    data = client.manifest(IMAGE)
-    image = _read_image(data, client.shown)
-    with whole_folder(into, flush=True) as temp:
-        for layer in image.layers:
-            if layer.media_type != BIN:
-                _fetch(client, layer, temp / layer.title)
-            elif not small_only:
-                packed = temp / f".{_BIN_NAME}"
-                _fetch(client, layer, packed)
-                archive.unpack(packed, temp / "bin")
-                packed.unlink()
+    with Client(place, plain_http=plain_http) as client:
+        data = client.manifest(IMAGE)
+        image = _read_image(data, client.shown)
+        with whole_folder(into, flush=True) as temp:
+            for layer in image.layers:
+                if layer.media_type != BIN:
+                    _fetch(client, layer, temp / layer.title)
+                elif not small_only:
+                    packed = temp / f".{_BIN_NAME}"
+                    _fetch(client, layer, packed)
+                    archive.unpack(packed, temp / "bin")
+                    packed.unlink()
     return f"sha256:{sha256_bytes(data)}"
 
 
 def tags(repository: str, *, plain_http: bool = False) -> tuple[str, ...]:
     """Return the tags of a repository (``oci://host[:port]/repo``), sorted. Errors are those of `pull`."""
-    return Client(Reference.parse(repository), plain_http=plain_http).tags()
+    with Client(Reference.parse(repository), plain_http=plain_http) as client:
+        return client.tags()
 
 
 def _small_files(folder: Path) -> list[Path]:

@@ -89,8 +89,8 @@ def sign(path: Path, key: Path) -> Path:
 def check(path: Path, allowed: Path, identity: str | None = None) -> Signed:
     """Judge the signature of a file by an allowed signers file.
 
-    It must be of ``identity`` where one is given, else of anybody whom the file names. Raises UsageError when
-    the file itself can not be read, MissingError without ssh-keygen.
+    It must be of ``identity`` where one is given, else of whom the file's first entry for the key names.
+    Raises UsageError when the file itself can not be read, MissingError without ssh-keygen.
     """
     try:
         data = path.read_bytes()

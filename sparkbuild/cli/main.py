@@ -15,6 +15,7 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
+from sparkbuild.cli.comparing import diff
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.verifying import verify
@@ -75,6 +76,7 @@ cli.add_command(probe)
 cli.add_command(verify_flags)
 cli.add_command(reproduce)
 cli.add_command(verify)
+cli.add_command(diff)
 
 Command = Callable[..., Any]
 
