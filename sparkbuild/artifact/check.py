@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild.artifact import archive, check_documents, check_files, check_index, check_run, signing
-from sparkbuild.artifact.checked import Check, differences, failed, judged
+from sparkbuild.artifact.checked import Check, differences, failed, json_of, judged
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.catalog import Catalog
 from sparkbuild.errors import BinaryError, StoreError, UsageError
@@ -139,7 +139,7 @@ def _judged_again(
     models = tuple(said.get(m.name, m) if m.state == "unknown" else m for m in found.models)
     reason = manifest.verdicts.models_reason if manifest.verdicts.models_reason == "" else found.models_reason
     found = msgspec.structs.replace(found, models=models, models_reason=reason)
-    here, there = msgspec.to_builtins(manifest.verdicts), msgspec.to_builtins(found)
+    here, there = (json_of(msgspec.json.encode(v)) for v in (manifest.verdicts, found))
     wrong = differences(here, there)
     yield from (failed(MANIFEST, f"/verdicts{p}", "the binaries say something else") for p in wrong)
     if not wrong:
