@@ -17,6 +17,7 @@ from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.reproducing import reproduce
+from sparkbuild.cli.smoking import smoke
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def cli() -> None:
 cli.add_command(probe)
 cli.add_command(verify_flags)
 cli.add_command(reproduce)
+cli.add_command(smoke)
 
 Command = Callable[..., Any]
 
