@@ -19,6 +19,7 @@ from sparkbuild.cli.comparing import diff
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.verifying import verify
+from sparkbuild.cli.smoking import smoke
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ cli.add_command(verify_flags)
 cli.add_command(reproduce)
 cli.add_command(verify)
 cli.add_command(diff)
+cli.add_command(smoke)
 
 Command = Callable[..., Any]
 
