@@ -15,7 +15,7 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
-from sparkbuild.cli.comparing import diff
+from sparkbuild.cli.comparing import diff, report
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
@@ -75,6 +75,7 @@ cli.add_command(probe)
 cli.add_command(verify_flags)
 cli.add_command(reproduce)
 cli.add_command(diff)
+cli.add_command(report)
 
 Command = Callable[..., Any]
 
