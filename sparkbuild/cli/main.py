@@ -15,7 +15,7 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
-from sparkbuild.cli.comparing import diff
+from sparkbuild.cli.comparing import diff, report
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.verifying import verify
@@ -79,6 +79,7 @@ cli.add_command(reproduce)
 cli.add_command(verify)
 cli.add_command(diff)
 cli.add_command(smoke)
+cli.add_command(report)
 
 Command = Callable[..., Any]
 
