@@ -163,12 +163,12 @@ def _dressed(found: Stored, extra: With) -> Iterator[Path]:
 
 def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:
     (into / "bin").mkdir()
-    for path in [f.path for f in found.manifest.files]:
+    for file in found.manifest.files:
         if link:
-            (into / path).hardlink_to(found.path / path)
+            (into / file.path).hardlink_to(found.path / file.path)
         else:
-            shutil.copyfile(found.path / path, into / path)
-            (into / path).chmod(0o755)
+            shutil.copyfile(found.path / file.path, into / file.path)
+            (into / file.path).chmod(0o755)
     for path in [found.path / MANIFEST, *_sidecars(found.path)]:
         shutil.copyfile(path, into / path.name)
     digest = sha256_file(into / MANIFEST)
@@ -194,10 +194,12 @@ def _handed(
 
 def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
-    places = {*store.published(found), place}
-    store.add_sidecar(
-        found, store.PUBLISHED, to_json(store.Published(store.PUBLISHED_SCHEMA, tuple(sorted(places))))
-    )
+    try:
+        known = from_json((found.path / _PUBLISHED).read_bytes(), Published).places
+    except (OSError, ValueError):
+        known = ()
+    places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))
+    store.add_sidecar(found, _PUBLISHED, to_json(places))
 
 
 def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool = False) -> Stored:

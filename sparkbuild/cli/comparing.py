@@ -82,7 +82,7 @@ def report(artifacts: tuple[str, ...], out: Path, *, as_json: bool) -> None:
     found = [chosen(a, folders) for a in artifacts] or store.all_stored(folders)
     if not found:
         raise UsageError("no artifact in the store", remedy="build one: 'sparkbuild build ENGINE'")
-    bad = [] if artifacts else store.damaged(folders)
+    bad = [] if artifacts else list(store.entries(folders)[1])
     notes = [f"can not be read: {b.where}: {b.what}" for b in bad]
     left_out = [s.name for s in found[_SIDE_BY_SIDE:]]
     shown = gather.gather(found[:_SIDE_BY_SIDE])
