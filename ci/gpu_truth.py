@@ -1,7 +1,6 @@
 """Ask the GPU of this machine where attention runs, and compare with what was found in the files.
 
-    python -m ci.tiny_model models
-    python -m ci.gpu_truth --models models --out truth.json ARTIFACT
+    python -m ci.gpu_truth --out truth.json ARTIFACT
 
 Each artifact's own llama-bench decodes a few tokens with a tiny model, once for each pair of KV cache
 types and each head size, with every kernel launch recorded (ci/launches.c). A decoded token is what the
@@ -43,6 +42,7 @@ from sparkbuild import process
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.inspection.probe import probe
 from sparkbuild.progress import Silent
+from sparkbuild.smoke.model import HEAD_SIZES, write
 
 _SECONDS = 60.0  # for one run
 
@@ -93,6 +93,13 @@ def capability() -> str:
         return ""
     query = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
     return process.run(query, env=os.environ, check=False).output.partition("\n")[0].strip()
+
+
+def tiny_models(folder: Path) -> Path:
+    """Write a model for each head size."""
+    for head in HEAD_SIZES:
+        write(folder / f"head-{head}.gguf", head=head, heads=2, kv_heads=2)
+    return folder
 
 
 def examine(artifact: Path, found: Found | None, models: Path, recorder: Path, jobs: int) -> Report:
@@ -147,7 +154,7 @@ def main() -> int:
     """Examine each artifact; return 1 when one contradicts what was found in its files."""
     parser = argparse.ArgumentParser(prog="ci.gpu_truth", description="Where does attention run on this GPU?")
     parser.add_argument("artifact", nargs="+", help="FOLDER or FOLDER=FOUND.json; it holds bin/llama-bench")
-    parser.add_argument("--models", type=Path, required=True, help="what ci.tiny_model wrote")
+    parser.add_argument("--models", type=Path, help="with head-N.gguf for each size; made where not given")
     parser.add_argument("--out", type=Path, help="write all of it as JSON")
     parser.add_argument("--jobs", type=int, default=8, help="runs at once")
     asked = parser.parse_args()
@@ -155,11 +162,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         recorder = Path(folder) / "launches.so"
         source = Path(__file__).with_name("launches.c")
+        models = asked.models or tiny_models(Path(folder))
         process.run(["cc", "-O1", "-shared", "-fPIC", "-o", recorder, source, "-ldl", "-lpthread"])
         for word in asked.artifact:
             place, _, file = word.partition("=")
             found = msgspec.json.decode(Path(file).read_bytes(), type=Found) if file else probed(Path(place))
-            report = examine(Path(place).resolve(), found, asked.models.resolve(), recorder, asked.jobs)
+            report = examine(Path(place).resolve(), found, models.resolve(), recorder, asked.jobs)
             reports.append(report)
             print(show(report))
     if asked.out:

@@ -211,9 +211,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
         Raises HandoverError for a profile or role that it lacks, and for what this build can not do.
         """
-        found = next(
-            (c for c in self.manifest.run.commands if (c.profile, c.role) == (profile, role)), None
-        )
+        found = next((c for c in self.manifest.run.commands if (c.profile, c.role) == (profile, role)), None)
         if not found:
             raise HandoverError(f"{self.path}: no command for {role!r} with the profile {profile!r}")
         if found.refused:

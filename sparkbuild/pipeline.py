@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import platform
 import re
 import shutil
 import time
@@ -13,22 +11,23 @@ from typing import Literal
 
 import msgspec
 
-from sparkbuild import __version__
 from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
+from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
-from sparkbuild.build.commands import summarise
+from sparkbuild.artifact.compose import Finished, compose
+from sparkbuild.build.jobs import available_cores
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
-from sparkbuild.files import Folders, disk_faults, locked
+from sparkbuild.files import Folders, disk_faults, locked, write_whole
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
-from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport, ask_version
 from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
+from sparkbuild.serving.part import run_part
 from sparkbuild.source import SourceTree, checkout, declared_options, intact, reads_variable
 from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
 from sparkbuild.verification import Journey, Seen, failures, follow
@@ -147,24 +146,45 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         check_source(made.source)
         around = building.Surroundings(jobs=request.jobs)
         built = building.build(made, recipe, folders, around, progress)
-        progress.stage("collect and check the binaries")
-        processor = target_processor(session.catalog.toolchain(request.arch).record)
+        progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
-            files = collect(built.configured, made.targets, recipe.roles, processor, temp / "bin")
-            libraries = made.cuda.runtime_dirs if made.cuda else ()
-            how = How({processor: (made.compilers.cc,)}, libraries, tools=False)
-            tool = temp / "bin" / recipe.version_target
-            version = ask_version(tool, processor, recipe.version_pattern, libraries)
-            check_version(version, made, where)
-            found = probe(temp / "bin", session.catalog, progress, how)
-            flags = check_flags(_seen(made, recipe, built, found, session), where)
-            store.finish(
-                temp, _manifest(made, recipe, built, files, version, found, flags, processor, started)
+            done = _collected(made, recipe, built, temp / "bin", started, session)
+            steps = timelines.Timeline(
+                timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps
             )
+            write_whole(temp / timelines.NAME, timelines.encode(steps))
+            store.finish(temp, done)
     stored = store.find(made.engine, made.key, folders)
     if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
         raise CompileError("the artifact vanished from the store", where=str(folders.store))
     return stored
+
+
+def _timeline(built: building.Built) -> timelines.Timeline:
+    return timelines.Timeline(timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps)
+
+
+def _collected(
+    made: Plan,
+    recipe: Recipe,
+    built: building.Built,
+    into: Path,
+    started: float,
+    session: Session,
+) -> manifests.Manifest:
+    """Fill an artifact's bin folder and return all that is known of it."""
+    toolchain = session.catalog.toolchain(made.arch).record
+    processor = target_processor(toolchain)
+    files = collect(built.configured, made.targets, recipe.roles, processor, into)
+    libraries = made.cuda.runtime_dirs if made.cuda else ()
+    tool = into / recipe.version_target
+    version = ask_version(tool, processor, recipe.version_pattern, libraries)
+    check_version(version, made, built.build_dir)
+    how = How({processor: (made.compilers.cc,)}, libraries, tools=False)
+    found = probe(into, session.catalog, session.progress, how)
+    flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
+    run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog)
+    return compose(Finished(made, recipe, built, files, version, found, flags, run, started))
 
 
 def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, session: Session) -> Seen:
@@ -225,80 +245,6 @@ def check_version(report: VersionReport, made: Plan, where: Path) -> None:
             where=str(where),
             remedy="the build_number and build_commit intents do not reach this source",
         )
-
-
-def _manifest(
-    made: Plan,
-    recipe: Recipe,
-    built: building.Built,
-    files: tuple[manifests.File, ...],
-    version: VersionReport,
-    found: Probe,
-    flags: tuple[Journey, ...],
-    processor: str,
-    started: float,
-) -> manifests.Manifest:
-    tools = building.find_tools()
-    cache = built.configured.cache
-    source = {f: getattr(made.source, f) for f in manifests.Source.__struct_fields__}
-    return manifests.Manifest(
-        schema="sparkbuild/manifest/2",
-        sparkbuild=__version__,
-        key=made.key,
-        engine=manifests.Engine(made.engine, made.title, recipe.homepage, made.state, made.recipe_digest),
-        target=manifests.Target(
-            made.arch,
-            made.backend,
-            processor,
-            made.compilers.flags,
-            made.value("CMAKE_CUDA_ARCHITECTURES") or "",
-            made.toolchain_digest,
-        ),
-        source=manifests.Source(**source),
-        compilers=manifests.CompilersUsed(
-            str(made.compilers.cc),
-            str(made.compilers.cxx),
-            made.compilers.version,
-            made.compilers.target,
-            made.compilers.digest,
-            made.compilers.proofs,
-        ),
-        cuda=manifests.CudaUsed(made.cuda.version, made.cuda.origin, str(made.cuda.root), made.cuda.digest)
-        if made.cuda
-        else None,
-        definitions=tuple(
-            manifests.DefinitionUsed(
-                d.name, d.value, cache[d.name].value, cache[d.name].type, d.origin, d.why, d.required, d.local
-            )
-            for d in made.definitions
-        ),
-        skipped=made.skipped,
-        targets=made.targets,
-        build=manifests.Build(
-            started=dt.datetime.fromtimestamp(started, dt.UTC),
-            host=f"{platform.system()} {platform.release()} {platform.machine()}",
-            cmake=tools.cmake_version,
-            ninja=tools.ninja_version,
-            configure=built.configured.command,
-            build=built.command,
-            environment=built.environment,
-            place=built.place,
-            jobs=built.jobs.count,
-            steps=len(built.timeline.steps),
-            compile_commands=summarise(built.entries),
-            wall_seconds=round(time.time() - started, 3),
-            configure_seconds=round(built.configure_seconds, 3),
-            compile_seconds=round(built.compile_seconds, 3),
-            cpu_seconds=round(built.cpu_seconds, 3),
-            deprecated=built.configured.deprecated,
-        ),
-        run=run,
-        version=version,
-        flags=flags,
-        verdicts=found.verdicts,
-        system=found.said.system if found.said else SystemReport("not run", "nothing asked it"),
-        files=files,
-    )
 
 
 def parse_definitions(words: tuple[str, ...]) -> dict[str, str]:

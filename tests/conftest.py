@@ -262,13 +262,14 @@ def run_of() -> handover.Run:
         "server",
         "bin/toy-server",
         (
+            handover.Switch("model", "", ("--model", "{value}")),
             handover.Switch("threads", "", ("--threads", "{value}")),
             handover.Switch("mmap", "off", ("--no-mmap",)),
             handover.Switch("cache_type_k", "", ("--cache-type-k", "{value}"), ("f16", "q4_0")),
         ),
         "its own --help",
     )
-    settings = {"threads": "16", "mmap": "off"}
+    settings = {"model": "{model}", "threads": "16", "mmap": "off"}
     return handover.Run(
         tools=(tool,),
         libraries=(),
@@ -276,7 +277,7 @@ def run_of() -> handover.Run:
         environment={},
         pairs=(handover.KvPair(128, "q4_0", "q4_0"),),
         pairs_note="others are converted",
-        profiles=(handover.Profile("production", "What is used", settings),),
+        profiles=(handover.Profile("production", "What is used", {"threads": "16", "mmap": "off"}),),
         commands=(handover.spell(tool, "production", settings),),
     )
 

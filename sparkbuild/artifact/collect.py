@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from sparkbuild.artifact.manifest import File
@@ -37,7 +37,7 @@ def collect(
         _check(path, facts, processor)
         shutil.copyfile(path, into / name)
         (into / name).chmod(0o755)
-        files[name] = _describe(into / name, facts, role_of.get(name, ""), libraries)
+        files[name] = describe(into / name, facts, role_of.get(name, ""), libraries)
         queue += [(n, libraries[n]) for n in facts.needed if n in libraries]
     return tuple(files[n] for n in sorted(files))
 
@@ -79,7 +79,11 @@ def _check(path: Path, facts: ElfFacts, processor: str) -> None:
         )
 
 
-def _describe(path: Path, facts: ElfFacts, role: str, libraries: Mapping[str, Path]) -> File:
+def describe(path: Path, facts: ElfFacts, role: str, inside: Container[str]) -> File:
+    """Return what is known of one file of an artifact; ``inside`` are the names of its libraries.
+
+    Raises BinaryError when its device code can not be read.
+    """
     return File(
         path=f"bin/{path.name}",
         sha256=sha256_file(path),
@@ -90,6 +94,6 @@ def _describe(path: Path, facts: ElfFacts, role: str, libraries: Mapping[str, Pa
         runpath=facts.runpath,
         glibc=facts.glibc,
         needed=facts.needed,
-        external=tuple(n for n in facts.needed if n not in libraries),
+        external=tuple(n for n in facts.needed if n not in inside),
         device_code=device_code(path),
     )

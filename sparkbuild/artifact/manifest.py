@@ -29,7 +29,7 @@ from sparkbuild.toolchain import FeatureProof
 from sparkbuild.toolchain.place import Way
 from sparkbuild.verification import Journey
 
-SCHEMA = "sparkbuild/manifest/2"
+SCHEMA: Literal["sparkbuild/manifest/2"] = "sparkbuild/manifest/2"
 _MOST = 64 << 20  # bytes; a real one has some hundred thousand
 _SCHEMA_FILE = Path(__file__).with_name("manifest-2.schema.json")
 

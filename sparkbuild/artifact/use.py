@@ -73,6 +73,17 @@ def in_use(folders: Folders) -> dict[str, Path]:
     return {}
 
 
+def used(engine: str, folders: Folders) -> Stored:
+    """Return the artifact in use of an engine. Raises UsageError where there is none."""
+    known = in_use(folders)
+    if engine not in known:
+        raise UsageError(
+            f"nothing of {engine!r} is in use",
+            remedy=did_you_mean(engine, known) + "'sparkbuild use ENGINE@KEY' takes an artifact into use",
+        )
+    return Stored(known[engine], manifests.read(known[engine] / MANIFEST))
+
+
 def previous(engine: str, folders: Folders) -> Path | None:
     """Return the folder that ``back`` would return to."""
     _, before = _read(engine, folders)

@@ -18,13 +18,16 @@ import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from sparkbuild.catalog.records import CudaWheels, Features, Proof, Recipe, Shelf, Toolchain
+from sparkbuild.catalog.switches import ProfileFile, Switches
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import Folders, sha256_bytes
 
-R = TypeVar("R", Recipe, Toolchain, CudaWheels, Features)
+R = TypeVar("R", Recipe, Toolchain, CudaWheels, Features, Switches, ProfileFile)
 _KINDS: dict[str, type] = {
     "recipes": Recipe,
     "recipes/features": Features,
+    "recipes/switches": Switches,
+    "recipes/profiles": ProfileFile,
     "toolchains": Toolchain,
     "toolchains/cuda": CudaWheels,
 }
@@ -85,6 +88,20 @@ class Catalog(msgspec.Struct, frozen=True):
         """Return what can be seen in the binaries of a family of engines."""
         sets = {s.record.name: s for s in (load(p, Features) for p in self.files("recipes/features"))}
         return _pick("set of features", name, sets, sets)
+
+    def switches(self, name: str = "ggml") -> Shelf[Switches]:
+        """Return how the tools of a family of engines spell their settings."""
+        sets = {s.record.name: s for s in (load(p, Switches) for p in self.files("recipes/switches"))}
+        return _pick("set of switches", name, sets, sets)
+
+    def profiles(self) -> dict[str, Shelf[ProfileFile]]:
+        """Return every profile by name."""
+        return {s.record.name: s for s in (load(p, ProfileFile) for p in self.files("recipes/profiles"))}
+
+    def profile(self, name: str) -> Shelf[ProfileFile]:
+        """Return a profile by name; an unknown name gets a suggestion."""
+        profiles = self.profiles()
+        return _pick("profile", name, profiles, profiles)
 
     def proofs(self, processor: str) -> tuple[Proof, ...]:
         """Return every feature that some toolchain for this processor proves, each once."""
@@ -195,7 +212,7 @@ def _field_names(kind: type) -> set[str]:
     return {name for part in schemas.values() for name in part.get("properties", {})}
 
 
-def _check(path: Path, record: Recipe | Toolchain | CudaWheels | Features) -> None:
+def _check(path: Path, record: R) -> None:
     """Check what types alone can not say."""
     if isinstance(record, Toolchain):
         _check_refusals(path, record)

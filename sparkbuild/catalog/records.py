@@ -153,6 +153,8 @@ class Recipe(Record, frozen=True):
     sdist: SdistSource | None = None
     failures: tuple[Failure, ...] = ()
     roles: dict[str, Name] = {}
+    options_of: dict[str, str] = {}
+    """Roles whose tool has another role's options, which its own --help does not name."""
     steps: Steps = Steps()
     identity: tuple[Evidence, ...] = ()
     """What only this engine's binaries have; none: what all forks share."""
@@ -297,11 +299,12 @@ class Wheel(Record, frozen=True):
 
 
 class CudaWheels(Record, frozen=True):
-    """A CUDA toolkit as a set of wheels. ``version`` is nvcc's own."""
+    """A CUDA toolkit as a set of wheels. ``version`` is nvcc's own, ``driver`` the oldest that runs it."""
 
     schema: Literal[1]
     name: Name
     version: Text
+    driver: Text
     wheels: tuple[Wheel, ...]
 
 

@@ -175,7 +175,8 @@ def stored(found: Stored, *, as_json: bool) -> None:
         ("--version", _version_line(found)),
         (
             "made",
-            f"{made.build.started:%Y-%m-%d %H:%M} UTC, {duration(made.build.wall_seconds)}, {made.build.jobs} jobs",
+            f"{made.build.started:%Y-%m-%d %H:%M} UTC, {duration(made.build.wall_seconds)}, "
+            f"{made.build.jobs} jobs",
         ),
         ("", f"{duration(made.build.cpu_seconds)} of CPU time, {made.build.steps} steps"),
     ]

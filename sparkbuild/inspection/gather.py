@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparkbuild.archives import extract
+from sparkbuild.archives import ZSTD, extract
 from sparkbuild.errors import BinaryError, SourceError, UsageError
 from sparkbuild.inspection.elf import is_elf
 
@@ -16,8 +16,7 @@ _AR = b"!<arch>\n"
 _AR_HEADER = 60  # bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2; see ar(5)
 _MOST_MEMBERS = 100_000
 _BLOCK = 1 << 20
-_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
-_ZSTD = b"(\xb5/\xfd"
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", ZSTD)
 _TAR = (257, b"ustar")
 
 
@@ -58,8 +57,6 @@ def _find(path: Path, work: Path) -> Iterator[tuple[str, Path]]:
         yield path.name, path
     elif is_library(path):
         yield from _members(path, work)
-    elif _begins(path, 0, _ZSTD):
-        raise BinaryError("an archive of zstd, which can not be read", where=str(path), remedy="unpack it")
     else:
         if not (any(_begins(path, 0, m) for m in _ARCHIVES) or _begins(path, *_TAR)):
             raise BinaryError(

@@ -6,14 +6,15 @@ test-result v0.1 (spec/predicates/test-result.md there): each file of the artifa
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 
+from sparkbuild.artifact import intoto
 from sparkbuild.errors import UsageError
 from sparkbuild.reproduction.records import LADDER, FileComparison, Level, Reproduction
 
+_KIND = "https://in-toto.io/attestation/test-result/v0.1"
 _RESULTS = ("PASSED", "WARNED", "FAILED")
 # Who, where, when, of what and how, beside what the predicate has; the result does not depend on it.
 _TOLD = (
@@ -37,22 +38,18 @@ def statement(report: Reproduction) -> bytes:
             remedy="reproduce again where every input is the recorded one",
         )
     worst = max((report.verdict, *(r.level for r in report.rebuilds), *files.values()), key=LADDER.index)
-    manifest = {"name": "manifest.json", "digest": {"sha256": report.manifest}}
-    source = {"name": "source", "digest": {"gitCommit": report.commit}}
+    manifest = intoto.resource("manifest.json", {"sha256": report.manifest})
+    source = intoto.resource("source", {"gitCommit": report.commit})
     recorded = {f.path: f.recorded for r in report.rebuilds for f in r.files if f.recorded}
-    whole = {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [manifest, *({"name": p, "digest": {"sha256": recorded[p]}} for p in sorted(recorded))],
-        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
-        "predicate": {
-            "result": _result(worst),
-            "configuration": [manifest, source] if report.commit else [manifest],
-            **{f"{r.lower()}Tests": [p for p in sorted(files) if _result(files[p]) == r] for r in _RESULTS},
-            # An extension field: a name of our own, without the dot that spec/v1 advises against.
-            "sparkbuild_reproduction": _told(report),
-        },
+    predicate = {
+        "result": _result(worst),
+        "configuration": [manifest, source] if report.commit else [manifest],
+        **{f"{r.lower()}Tests": [p for p in sorted(files) if _result(files[p]) == r] for r in _RESULTS},
+        # An extension field: a name of our own, without the dot that spec/v1 advises against.
+        "sparkbuild_reproduction": _told(report),
     }
-    return json.dumps(whole, indent=2, sort_keys=True).encode() + b"\n"
+    subjects = [manifest, *(intoto.resource(p, {"sha256": recorded[p]}) for p in sorted(recorded))]
+    return intoto.statement(_KIND, subjects, predicate)
 
 
 def _result(level: Level) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sparkbuild
+from sparkbuild.catalog import Catalog, shipped_root
 
 DATA = Path(__file__).parent.parent / "data" / "toy_engine"
 BUILD_NUMBER = 2  # Toy.commit makes two commits
@@ -22,6 +23,32 @@ HOST = platform.machine()
 EMULATED = "native" if HOST == "aarch64" else "qemu"
 """How a tool for gb10 is run on this machine."""
 TIMEOUT = 300.0
+HOURS = 6 * 3600.0
+
+# Before conftest.py seals the environment: where downloads are kept, and the way to the index.
+KEPT = os.environ.get("SPARKBUILD_TEST_HOME", "")
+NETWORK = {
+    name: value
+    for name, value in os.environ.items()
+    if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "HOME")
+}
+NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "https_proxy": "http://127.0.0.1:9"}
+_SOURCES = os.environ.get("SPARKBUILD_TEST_SOURCES", "")
+
+
+def source_words(engine: str) -> list[str]:
+    """Return where the long tests take an engine's source from: its sdist, else its git host.
+
+    SPARKBUILD_TEST_SOURCES names other sources, for a machine that does not reach that host:
+    ENGINE=DIR@REF, with commas between.
+    """
+    for word in filter(None, _SOURCES.split(",")):
+        name, _, place = word.partition("=")
+        if name == engine:
+            folder, _, ref = place.rpartition("@")
+            return ["--source", folder, "--ref", ref]
+    recipe = Catalog((shipped_root(),)).recipe(engine).record
+    return ["--from", "sdist" if recipe.sdist else "git"]
 
 
 def git(folder: Path, *arguments: str) -> str:

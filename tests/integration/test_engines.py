@@ -6,7 +6,6 @@ SPARKBUILD_TEST_HOME names a home that is kept between runs, so that nothing is 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,15 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from sparkbuild.artifact.manifest import json_schema
-from tests.integration.engine import EMULATED, Box, definitions
+from tests.integration.engine import EMULATED, HOURS, KEPT, NETWORK, NOWHERE, Box, definitions
 
-# Before conftest.py seals the environment: where downloads are kept, and the way to the index.
-_KEPT = os.environ.get("SPARKBUILD_TEST_HOME", "")
-_NETWORK = {
-    name: value
-    for name, value in os.environ.items()
-    if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "HOME")
-}
-_NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "https_proxy": "http://127.0.0.1:9"}
-_HOURS = 6 * 3600.0
 _MARCH = "armv8.2-a+dotprod+fp16"
 _ROLES = {"server", "cli", "bench", "batched-bench", "perplexity", "quantize"}
 
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
-    home = Path(_KEPT).absolute() if _KEPT else tmp_path_factory.mktemp("engines") / "home"
+    home = Path(KEPT).absolute() if KEPT else tmp_path_factory.mktemp("engines") / "home"
     home.mkdir(parents=True, exist_ok=True)
     return Box(home)
 
@@ -42,7 +32,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
 def build(box: Box, engine: str, backend: str) -> dict[str, Any]:
     """Build an engine's sdist for gb10 and check what every artifact must show."""
     words = ["build", engine, "--arch", "gb10", "--backend", backend, "--from", "sdist", "--json"]
-    artifact = box.run(*words, env=_NETWORK, timeout=_HOURS).artifact()
+    artifact = box.run(*words, env=NETWORK, timeout=HOURS).artifact()
     manifest: dict[str, Any] = artifact["manifest"]
     jsonschema.validate(manifest, json_schema())
     found = definitions(manifest)
@@ -77,7 +67,7 @@ def assert_verified(box: Box, engine: str, artifact: dict[str, Any]) -> None:
 
 
 def assert_from_the_store(box: Box, words: list[str], manifest: dict[str, Any]) -> None:
-    again = box.run(*words, env=_NOWHERE)
+    again = box.run(*words, env=NOWHERE)
     artifact = again.artifact()
     assert artifact["fresh"] is False
     assert artifact["manifest"] == manifest
@@ -155,7 +145,7 @@ def test_ik_llama_for_cuda(box: Box) -> None:
 def test_the_same_bytes_again(engine: str, backend: str, box: Box) -> None:
     artifact = build(box, engine, backend)
     words = ["reproduce", artifact["path"], "--offline", "--json"]
-    report = box.run(*words, env=_NETWORK, timeout=_HOURS).document()
+    report = box.run(*words, env=NETWORK, timeout=HOURS).document()
     assert report["verdict"] == "identical"
     assert {f["path"] for f in report["rebuilds"][0]["files"]} == {
         f["path"] for f in artifact["manifest"]["files"]

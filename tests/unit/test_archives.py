@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from sparkbuild import archives
 from sparkbuild.archives import extract
@@ -36,6 +37,10 @@ def folder(name: str) -> tuple[tarfile.TarInfo, bytes]:
 
 
 def tar(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> Path:
+    if mode == "w:zst":
+        plain = tar(path, *members, mode="w").read_bytes()
+        path.write_bytes(zstandard.ZstdCompressor().compress(plain))
+        return path
     with tarfile.open(path, mode) as out:  # type: ignore[call-overload]
         for info, data in members:
             out.addfile(info, io.BytesIO(data))
@@ -64,7 +69,7 @@ def below(root: Path) -> set[str]:
     return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_symlink() or not p.is_dir()}
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "w:zst"])
 def test_a_tar_archive_comes_out_as_it_went_in(tmp_path: Path, into: Path, mode: str) -> None:
     archive = tar(
         tmp_path / "x.tar",
@@ -177,10 +182,11 @@ _HOSTILE_TAR = {
 
 
 @pytest.mark.parametrize("members", _HOSTILE_TAR.values(), ids=_HOSTILE_TAR.keys())
+@pytest.mark.parametrize("mode", ["w:gz", "w:zst"])
 def test_a_hostile_tar_archive_is_refused(
-    tmp_path: Path, into: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+    tmp_path: Path, into: Path, members: list[tuple[tarfile.TarInfo, bytes]], mode: str
 ) -> None:
-    archive = tar(tmp_path / "x.tar.gz", *members)
+    archive = tar(tmp_path / "x.tar.gz", *members, mode=mode)
     with pytest.raises(SourceError) as caught:
         extract(archive, into)
     assert caught.value.exit_code == 4
@@ -194,6 +200,16 @@ def test_a_hostile_tar_archive_is_refused(
 def test_setuid_bits_do_not_come_out(tmp_path: Path, into: Path) -> None:
     extract(tar(tmp_path / "x.tar", member("a", b"x", mode=0o6755)), into)
     assert stat.S_IMODE((into / "a").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["records", "name"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:zst"])
+def test_a_header_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, into: Path, mode: str, kind: bytes
+) -> None:
+    archive = tar(tmp_path / "x", member("x", bytes(8 << 20), type=kind), member("a", b"x"), mode=mode)
+    with pytest.raises(SourceError, match="a header of 8388608 bytes"):
+        extract(archive, into)
 
 
 _HOSTILE_ZIP = {
@@ -269,7 +285,7 @@ def _some(path: Path, mode: str) -> Path:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8])
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "w:zst", "zip"])
 def test_a_truncated_archive_is_a_source_error(tmp_path: Path, into: Path, mode: str, share: float) -> None:
     archive = _some(tmp_path / "x", mode)
     whole = archive.read_bytes()

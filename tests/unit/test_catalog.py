@@ -83,7 +83,10 @@ def shipped() -> Catalog:
 def test_the_shipped_catalogue_holds(shipped: Catalog) -> None:
     found = check(shipped)
     assert [c.problem for c in found if c.problem] == []
-    assert {c.path.parent.name for c in found} == {"recipes", "features", "toolchains", "cuda"}
+    assert {c.path.parent.name for c in found} == {
+        *("recipes", "features", "switches", "profiles"),
+        *("toolchains", "cuda"),
+    }
     assert {c.path for c in found} == set(shipped_root().glob("recipes/**/*.toml")) | set(
         shipped_root().glob("toolchains/**/*.toml")
     )

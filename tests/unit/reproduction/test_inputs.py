@@ -37,7 +37,9 @@ def recorded(plan: Plan) -> Manifest:
             DefinitionUsed(d.name, d.value, d.value, "STRING", d.origin, d.why, d.required, d.local)
             for d in plan.definitions
         ),
-        build=structs.replace(base.build, cmake=plan.cmake, environment=plan.environment | {"PATH": "/usr/bin"}),
+        build=structs.replace(
+            base.build, cmake=plan.cmake, environment=plan.environment | {"PATH": "/usr/bin"}
+        ),
     )
 
 

@@ -128,7 +128,7 @@ def assembled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaToolkit:
     folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")  # no space in a path
     rows = [wheel(folders, "build", m, _BUILD) for m in ("aarch64", "x86_64")]
     rows += [wheel(folders, "target", m, _TARGET) for m in ("aarch64", "x86_64")]
-    wheels = CudaWheels(1, "13.0", "13.0.88", tuple(rows))
+    wheels = CudaWheels(1, "13.0", "13.0.88", "580", tuple(rows))
     gcc = Path(shutil.which("gcc") or "gcc")
     return find_cuda(toolchain_of(), wheels, compilers_of(cc=gcc), folders, offline=True, progress=Silent())
 
@@ -194,7 +194,7 @@ def test_refused_wheels_are_not_assembled(
     (tmp_path / "old" / "bin").mkdir(parents=True)
     nvcc.rename(tmp_path / "old" / "bin" / "nvcc")
     monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", lambda: [tmp_path / "old"])
-    wheels = CudaWheels(1, "12.8", "12.8.93", ())
+    wheels = CudaWheels(1, "12.8", "12.8.93", "580", ())
     toolchain = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
     with pytest.raises(MissingError, match="too old") as caught:
         find_cuda(toolchain, wheels, compilers_of(), folders, offline=True, progress=Silent())
@@ -213,7 +213,7 @@ def test_an_installed_toolkit_is_taken_when_it_has_everything(
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text("")
     monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", lambda: [root])
-    wheels = CudaWheels(1, "12.8", "12.8.93", ())
+    wheels = CudaWheels(1, "12.8", "12.8.93", "580", ())
     refused = toolchain_of(cuda=Cuda("121", "12.8", (Refusal("<12.9", "it is too old"),)))
     arguments = (refused, wheels, compilers_of(), folders)
     found = find_cuda(*arguments, offline=True, progress=Silent())

@@ -12,7 +12,7 @@ from sparkbuild.files import Folders
 from sparkbuild.toolchain.doctor import Check, examine
 from tests.conftest import Script, toolchain_of
 
-_WHEELS = CudaWheels(1, "13.0", "13.0.88", ())
+_WHEELS = CudaWheels(1, "13.0", "13.0.88", "580", ())
 _OTHER = "x86_64" if platform.machine() == "aarch64" else "aarch64"
 
 

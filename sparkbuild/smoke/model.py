@@ -1,17 +1,25 @@
-"""Write tiny llama models, one for each head size: complete, valid, and of random numbers.
+"""Tiny models of the architecture "llama": complete, valid, and of random numbers.
 
 They are for runs whose text does not matter: does an engine load, which kernel does attention take?
-The same arguments give the same bytes.
+The same arguments give the same bytes. What such a model says is plain ASCII and never ends by itself:
+the tokens of the end and of half a character have no weight, since a server may answer half a character
+with an error.
 """
 
 from __future__ import annotations
 
-import argparse
 import string
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gguf
 import numpy as np
+
+from sparkbuild.files import Folders, sha256_bytes, write_whole
+
+if TYPE_CHECKING:  # it takes half a second to import, and only a model that is not there yet needs it
+    import gguf
 
 HEAD_SIZES = (64, 128, 256)  # what FlashAttention's vector kernels are made for
 _LAYERS = 2
@@ -20,11 +28,14 @@ _FEED = 256  # width of the feed-forward part
 _CONTEXT = 4096  # tokens
 _SEED = 20
 
+_LAST = 0x7E  # of the bytes that are a printable character, from the space on
 Tensor = np.ndarray[tuple[int, ...], np.dtype[np.float16 | np.float32]]
 
 
 def vocabulary() -> list[tuple[str, gguf.TokenType]]:
     """Return 288 tokens: three of control, every byte, and some letters, as SentencePiece has them."""
+    import gguf  # noqa: PLC0415 - see above
+
     control = [
         ("<unk>", gguf.TokenType.UNKNOWN),
         ("<s>", gguf.TokenType.CONTROL),
@@ -33,6 +44,11 @@ def vocabulary() -> list[tuple[str, gguf.TokenType]]:
     octets = [(f"<0x{n:02X}>", gguf.TokenType.BYTE) for n in range(256)]
     words = [(w, gguf.TokenType.NORMAL) for w in ("▁", ".", ",", *string.ascii_lowercase)]
     return control + octets + words
+
+
+def _may_be_said(token: str) -> bool:
+    """Return whether a token is a whole character; bytes are written <0xNN>, control tokens <NAME>."""
+    return ord(" ") <= int(token[3:5], 16) <= _LAST if token.startswith("<0x") else token[0] != "<"
 
 
 def tensors(head: int, heads: int, kv_heads: int) -> dict[str, Tensor]:
@@ -44,8 +60,11 @@ def tensors(head: int, heads: int, kv_heads: int) -> dict[str, Tensor]:
         values = rng.standard_normal((rows, columns), np.float32) * np.float32(columns**-0.5)
         return values.astype(np.float16)
 
-    words = len(vocabulary())
-    found: dict[str, Tensor] = {"token_embd.weight": weights(words, _WIDTH)}
+    words = vocabulary()
+    silent = [n for n, (text, _) in enumerate(words) if not _may_be_said(text)]
+    output = weights(len(words), _WIDTH)
+    output[silent] = 0
+    found: dict[str, Tensor] = {"token_embd.weight": weights(len(words), _WIDTH)}
     for block in (f"blk.{n}" for n in range(_LAYERS)):
         found |= {
             f"{block}.attn_norm.weight": norm,
@@ -58,11 +77,13 @@ def tensors(head: int, heads: int, kv_heads: int) -> dict[str, Tensor]:
             f"{block}.ffn_up.weight": weights(_FEED, _WIDTH),
             f"{block}.ffn_down.weight": weights(_WIDTH, _FEED),
         }
-    return found | {"output_norm.weight": norm, "output.weight": weights(words, _WIDTH)}
+    return found | {"output_norm.weight": norm, "output.weight": output}
 
 
 def write(path: Path, *, head: int, heads: int, kv_heads: int) -> None:
-    """Write one model whose attention heads have ``head`` numbers."""
+    """Write one model whose attention heads have ``head`` numbers; below 4 MB."""
+    import gguf  # noqa: PLC0415 - see above
+
     file = gguf.GGUFWriter(path, "llama")
     file.add_name(f"tiny llama, heads of {head}")
     file.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -93,22 +114,16 @@ def write(path: Path, *, head: int, heads: int, kv_heads: int) -> None:
     file.close()
 
 
-def main() -> None:
-    """Write FOLDER/head-N.gguf for each head size that was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--head", type=int, action="append", choices=HEAD_SIZES, help="default: each")
-    parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--kv-heads", type=int, default=2)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    for head in asked.head or HEAD_SIZES:
-        path = asked.folder / f"head-{head}.gguf"
-        write(path, head=head, heads=asked.heads, kv_heads=asked.kv_heads)
-        print(path)
+def tiny(folders: Folders) -> Path:
+    """Return the model of smoke tests, made where it is not there yet: two heads of 128.
 
-
-if __name__ == "__main__":
-    main()
+    Its name holds the digest of what makes it: this file, gguf and numpy.
+    """
+    made_by = [Path(__file__).read_bytes(), version("gguf").encode(), version("numpy").encode()]
+    path = folders.cache / "models" / f"tiny-{sha256_bytes(b''.join(made_by))[:16]}.gguf"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder, "model.gguf")
+            write(model, head=128, heads=2, kv_heads=2)
+            write_whole(path, model.read_bytes())
+    return path

@@ -1,0 +1,243 @@
+"""Hand artifacts over: to a folder with an index, as an archive, to an OCI registry; and take them back.
+
+What is handed over is the artifact with what a stranger needs to judge it: its provenance and the probe's
+findings as in-toto statements, an SBOM on request, signatures, and the verdicts that came later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sparkbuild.artifact import archive, check, index, registry, sbom, signing, statements, store
+from sparkbuild.artifact import manifest as manifests
+from sparkbuild.artifact.store import Stored
+from sparkbuild.errors import StoreError, UsageError
+from sparkbuild.files import Folders, from_json, locked, sha256_file, to_json, whole_folder, write_whole
+from sparkbuild.handover import MANIFEST
+from sparkbuild.progress import Progress
+
+ARCHIVE = ".tar.zst"
+SIGNED = (MANIFEST, "provenance.json", "probe.json")
+LATER = ("reproduction.json", "smoke.json", "timeline.json")
+_SBOM = "sbom.cdx.json"
+_PUBLISHED: Literal["published.json"] = "published.json"
+
+
+class With(msgspec.Struct, frozen=True):
+    """What goes with an artifact: a signature by ``key``, an SBOM. ``plain_http`` is for a registry."""
+
+    key: Path | None = None
+    sbom: bool = False
+    plain_http: bool = False
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The sidecar that says where an artifact was published."""
+
+    schema: Literal["sparkbuild/published/1"]
+    places: tuple[str, ...]
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What was handed over where.
+
+    ``digest`` is the SHA-256 of the manifest that lies there; ``blob`` of the archive, or of the registry's
+    image manifest. ``fresh`` is False where the same bytes were there already.
+    """
+
+    name: str
+    place: str
+    digest: str
+    fresh: bool
+    signed: bool
+    blob: str = ""
+
+
+def publish(found: Stored, dest: str, extra: With, progress: Progress) -> Handed:
+    """Hand an artifact over to ``dest``: a folder, FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
+
+    Raises StoreError when the artifact is not what its manifest describes, or when other bytes lie under
+    its key already.
+    """
+    progress.stage(f"publish {found.name} to {dest}")
+    if wrong := [f.path for f in found.manifest.files if sha256_file(found.path / f.path) != f.sha256]:
+        raise StoreError(
+            f"{found.name} is not what its manifest describes: {', '.join(wrong)}",
+            where=str(found.path),
+            remedy="build it again with --rebuild",
+        )
+    if dest.startswith("oci://"):
+        handed = _to_registry(found, dest, extra)
+    elif dest.endswith(ARCHIVE):
+        handed = to_archive(found, Path(dest), extra)
+    else:
+        handed = _to_folder(found, Path(dest).absolute(), extra)
+    _remember(found, handed.place)
+    return handed
+
+
+def to_archive(found: Stored, path: Path, extra: With) -> Handed:
+    """Write an artifact as an archive; the same artifact gives the same bytes."""
+    with _dressed(found, extra) as folder:
+        blob = archive.pack(folder, path, top=f"{found.manifest.engine.name}-{found.manifest.key[:12]}")
+        return _handed(found, str(path.absolute()), folder, extra, blob)
+
+
+def _to_registry(found: Stored, dest: str, extra: With) -> Handed:
+    host, _, repository = dest.removeprefix("oci://").partition("/")
+    tagged = ":" in repository
+    tag = f":{found.manifest.engine.name}-{found.manifest.key[:12]}"
+    place = dest if tagged else f"oci://{host}/{repository}{tag}"
+    with _dressed(found, extra) as folder:
+        blob = registry.push(folder, place, plain_http=extra.plain_http)
+        return _handed(found, place, folder, extra, blob)
+
+
+def _to_folder(found: Stored, root: Path, extra: With) -> Handed:
+    """Publish to a folder; the artifact is whole there before the index names it.
+
+    What a run that was killed left behind goes when the same artifact is published next.
+    """
+    manifest = found.manifest
+    place = root / manifest.engine.name / found.path.name
+    with locked(place.with_name(f".{place.name}.lock")):
+        for debris in place.parent.glob(f".{place.name}.*"):
+            if debris.is_dir():
+                shutil.rmtree(debris, ignore_errors=True)
+        fresh = not place.exists()
+        if fresh:
+            with whole_folder(place, flush=True) as temp:
+                _dress(found, temp, extra)
+        else:
+            _refresh(found, place, extra)
+        index.update(root)
+    return _handed(found, str(place), place, extra, fresh=fresh)
+
+
+def _refresh(found: Stored, place: Path, extra: With) -> None:
+    """Bring what came later to an artifact that is published already; its manifest and bytes stay.
+
+    A build of the same key at another time has another manifest: results name the one that was published
+    first, so that one stays, with the same bytes.
+    """
+    there = manifests.read(place / MANIFEST)
+    files = {f.path: f.sha256 for f in found.manifest.files}
+    if {f.path: f.sha256 for f in there.files} != files:
+        raise StoreError(
+            f"other bytes are published under the key of {found.name}",
+            where=str(place),
+            remedy="'sparkbuild diff' tells the two apart; one of them was not made from what its key says",
+        )
+    if wrong := [p for p, digest in files.items() if not _holds(place / p, digest)]:
+        raise StoreError(
+            f"what is published is damaged: {', '.join(wrong)}",
+            where=str(place),
+            remedy=f"remove it and publish again: rm -r {place}",
+        )
+    with _dressed(Stored(place, there), extra) as folder:
+        same = sha256_file(found.path / MANIFEST) == sha256_file(place / MANIFEST)
+        newer = _sidecars(found.path) if same else []
+        for path in [p for p in sorted(folder.iterdir()) if p.is_file()] + newer:
+            if not _holds(place / path.name, sha256_file(path)):
+                write_whole(place / path.name, path.read_bytes())
+
+
+def _holds(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_file(path) == digest
+
+
+@contextlib.contextmanager
+def _dressed(found: Stored, extra: With) -> Iterator[Path]:
+    """Give a folder with all that is handed over; it is on the artifact's own disk, so nothing is copied."""
+    with tempfile.TemporaryDirectory(prefix=f".{found.path.name}.", dir=found.path.parent) as room:
+        _dress(found, Path(room), extra, link=True)
+        yield Path(room)
+
+
+def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:
+    (into / "bin").mkdir()
+    for file in found.manifest.files:
+        if link:
+            (into / file.path).hardlink_to(found.path / file.path)
+        else:
+            shutil.copyfile(found.path / file.path, into / file.path)
+            (into / file.path).chmod(0o755)
+    for path in [found.path / MANIFEST, *_sidecars(found.path)]:
+        shutil.copyfile(path, into / path.name)
+    digest = sha256_file(into / MANIFEST)
+    (into / "provenance.json").write_bytes(statements.provenance(found.manifest, digest))
+    (into / "probe.json").write_bytes(statements.probe_statement(found.manifest, digest))
+    if extra.sbom:
+        (into / _SBOM).write_bytes(sbom.sbom(found.manifest, digest))
+    if extra.key:
+        for name in SIGNED:
+            signing.sign(into / name, extra.key)
+
+
+def _sidecars(folder: Path) -> list[Path]:
+    return [folder / name for name in LATER if (folder / name).is_file()]
+
+
+def _handed(
+    found: Stored, place: str, folder: Path, extra: With, blob: str = "", *, fresh: bool = True
+) -> Handed:
+    digest = sha256_file(folder / MANIFEST)
+    return Handed(found.name, place, digest, fresh, extra.key is not None, blob)
+
+
+def _remember(found: Stored, place: str) -> None:
+    """Note where an artifact was published: gc then leaves it alone."""
+    try:
+        known = from_json((found.path / _PUBLISHED).read_bytes(), Published).places
+    except (OSError, ValueError):
+        known = ()
+    places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))
+    store.add_sidecar(found, _PUBLISHED, to_json(places))
+
+
+def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool = False) -> Stored:
+    """Take an artifact into the store: FILE.tar.zst, oci://..., or an artifact's folder.
+
+    It must be whole and all that is checked without a signature must hold. Raises StoreError.
+    """
+    progress.stage(f"take in {source}")
+    folders.store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:
+        folder = unpacked(source, Path(room), plain_http=plain_http)
+        checks = check.check(folder, check.Asked(), progress)
+        if failed := [c for c in checks if c.verdict == "failed"]:
+            raise StoreError(
+                f"not taken in: {failed[0].file} {failed[0].field}: {failed[0].said}",
+                where=source,
+                remedy=f"'sparkbuild verify {source}' tells all {len(failed)} that do not hold",
+            )
+        manifest = manifests.read(folder / MANIFEST)
+        engine, key = manifest.engine.name, manifest.key
+        with store.reserved(engine, key, folders):
+            if there := store.find(engine, key, folders):
+                return there
+            with store.adding(engine, key, folders) as temp:
+                shutil.copytree(folder, temp, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                for file in (temp / "bin").iterdir():
+                    file.chmod(0o755)
+        return Stored(store.folder(engine, key, folders), manifest)
+
+
+def unpacked(source: str, room: Path, *, plain_http: bool = False) -> Path:
+    """Return the folder of an artifact that may be an archive or in a registry; ``room`` is for its files."""
+    if source.startswith("oci://"):
+        registry.pull(source, room / "pulled", plain_http=plain_http)
+        return room / "pulled"
+    if source.endswith(ARCHIVE):
+        archive.unpack(Path(source), room / "unpacked")
+        return room / "unpacked"
+    if not (Path(source) / MANIFEST).is_file():
+        raise UsageError("no artifact there", where=source, remedy="name FILE.tar.zst, oci://... or a folder")
+    return Path(source)

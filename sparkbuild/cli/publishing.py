@@ -1,0 +1,134 @@
+"""The commands that hand artifacts over and take them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparkbuild.cli.options import json_option
+from sparkbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparkbuild.artifact.publish import Handed
+    from sparkbuild.artifact.store import Stored
+    from sparkbuild.files import Folders
+
+_plain_http = click.option("--plain-http", is_flag=True, help="Speak to the registry without TLS.")
+_with = (
+    click.option("--sbom", is_flag=True, help="Also write a CycloneDX SBOM."),
+    click.option(
+        "--sign",
+        "key",
+        metavar="KEY",
+        type=click.Path(path_type=Path),
+        help="Sign manifest and statements with this SSH key (or the .pub of one that ssh-agent holds).",
+    ),
+)
+
+
+@click.command()
+@click.argument("dest")
+@click.argument("artifacts", nargs=-1, metavar="[ENGINE[@KEY]...]")
+@click.option("--all", "everything", is_flag=True, help="Every artifact of the store.")
+@_with[0]
+@_with[1]
+@_plain_http
+@json_option
+def publish(
+    dest: str,
+    artifacts: tuple[str, ...],
+    everything: bool,
+    sbom: bool,
+    key: Path | None,
+    plain_http: bool,
+    as_json: bool,
+) -> None:
+    """Hand artifacts to the benchmark stage; without names, those that are in use.
+
+    DEST is a folder (it gets an index.json), FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
+    """
+    from sparkbuild.artifact.publish import ARCHIVE, With  # noqa: PLC0415
+    from sparkbuild.artifact.publish import publish as hand_over  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    folders = Folders.default()
+    chosen = _chosen(artifacts, everything, folders)
+    if len(chosen) > 1 and (dest.endswith(ARCHIVE) or ":" in dest.removeprefix("oci://").partition("/")[2]):
+        raise UsageError(
+            f"{len(chosen)} artifacts do not go into one {dest}",
+            remedy="name one artifact, or a folder or a repository without a tag",
+        )
+    with progress() as shown:
+        handed = [hand_over(s, dest, With(key, sbom, plain_http), shown) for s in chosen]
+    _tell(handed, as_json)
+
+
+@click.command("export")
+@click.argument("artifact", metavar="ENGINE[@KEY]")
+@click.argument("file", type=click.Path(path_type=Path))
+@_with[0]
+@_with[1]
+@json_option
+def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: bool) -> None:
+    """Write an artifact as FILE.tar.zst for another machine's `sparkbuild import`."""
+    from sparkbuild.artifact.publish import ARCHIVE, With, to_archive  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    if not file.name.endswith(ARCHIVE):
+        raise UsageError(f"not a name for an archive: {file.name}", remedy=f"end it with {ARCHIVE}")
+    (found,) = _chosen((artifact,), False, Folders.default())
+    _tell([to_archive(found, file, With(key, sbom))], as_json)
+
+
+@click.command("import")
+@click.argument("source")
+@_plain_http
+@json_option
+def import_(source: str, plain_http: bool, as_json: bool) -> None:
+    """Take an artifact into the store: FILE.tar.zst, oci://..., or the folder of one.
+
+    All that can be checked without a signature must hold; see `sparkbuild verify` for signatures.
+    """
+    from sparkbuild.artifact.publish import take_in  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    with progress() as shown:
+        taken = take_in(source, Folders.default(), shown, plain_http=plain_http)
+    if as_json:
+        render.document("import", name=taken.name, path=taken.path, manifest=taken.manifest)
+    else:
+        click.echo(f"{taken.name}\n  {taken.path}")
+
+
+def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[Stored]:
+    from sparkbuild.artifact import store, use  # noqa: PLC0415
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+
+    if everything:
+        return store.all_stored(folders)
+    if not names:
+        used = [use.used(engine, folders) for engine in use.in_use(folders)]
+        if not used:
+            raise UsageError("no artifact is in use", remedy="name one: ENGINE@KEY, or give --all")
+        return used
+    aliases = Catalog.default(folders).aliases()
+    split = [name.partition("@") for name in names]
+    return [store.pick(f"{aliases.get(engine, engine)}{at}{key}", folders) for engine, at, key in split]
+
+
+def _tell(handed: list[Handed], as_json: bool) -> None:
+    from sparkbuild.cli import render  # noqa: PLC0415
+
+    if as_json:
+        render.document("publish", artifacts=handed)
+        return
+    for one in handed:
+        state = "handed over" if one.fresh else "was there already"
+        click.echo(f"{one.name}  {state}{', signed' if one.signed else ''}")
+        click.echo(f"  {one.place}")
+        click.echo(f"  manifest sha256:{one.digest}" + (f"\n  bytes {one.blob}" if one.blob else ""))

@@ -1,0 +1,63 @@
+"""How a check of an artifact is shown: what failed, by name, what was not looked at, what held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparkbuild.cli.render import document, table
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from sparkbuild.artifact.checked import Check
+
+_STYLE = {"held": "green", "failed": "bold red", "not run": "dim"}
+
+
+def checked(place: Path, checks: Sequence[Check], *, signed: bool, as_json: bool) -> None:
+    """Show all checks of a place; what held is told in one line a file."""
+    bad = any(c.verdict == "failed" for c in checks)
+    if as_json:
+        document("verify", place=place, held=not bad, signed=signed, checks=checks)
+        return
+    rows = [_row(c) for verdict in ("failed", "not run") for c in checks if c.verdict == verdict]
+    table(_plain(f"verify {place}"), ("file", "what of it", "verdict", "why"), [*rows, *_held(checks)])
+    if not bad and signed:
+        click.secho("\nheld, and signed", fg="green")
+    elif not bad:
+        click.secho(f"\nheld, but {_unsigned(checks)}", fg="yellow")
+
+
+def _unsigned(checks: Sequence[Check]) -> str:
+    if any(c.field == "signature" and c.said != "nobody signed it" for c in checks):
+        return "no signature was checked: name whose count with --allowed-signers"
+    return "nobody signed it: who changes a file and all that is said of it is not found out"
+
+
+def _row(found: Check) -> tuple[str | Text, ...]:
+    from rich.text import Text  # noqa: PLC0415
+
+    verdict = Text(found.verdict, style=_STYLE[found.verdict])
+    return _plain(found.file), _plain(found.field), verdict, _plain(found.said)
+
+
+def _held(checks: Sequence[Check]) -> list[tuple[str | Text, ...]]:
+    from rich.text import Text  # noqa: PLC0415
+
+    by_file: dict[str, list[str]] = {}
+    for found in checks:
+        if found.verdict == "held":
+            by_file.setdefault(found.file, []).append(found.field)
+    held = Text("held", style=_STYLE["held"])
+    return [(_plain(file), _plain(", ".join(names)), held, "") for file, names in by_file.items()]
+
+
+def _plain(text: str) -> str:
+    """Return a text of a manifest or a file's name without what could steer a terminal."""
+    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
+
+    return printable(text)

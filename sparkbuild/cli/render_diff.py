@@ -1,0 +1,72 @@
+"""How a comparison of two artifacts is shown: in short, then a table for each side that differs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from sparkbuild.cli.render import document, table
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from sparkbuild.artifact.differences import Difference, Group, Value
+
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
+_STYLE = {"differs": "", "making": "dim", "unknown": "yellow"}
+
+
+def difference(found: Difference, *, as_json: bool) -> None:
+    """Show what differs; in JSON every name, in a table some of many."""
+    if as_json:
+        document("diff", differs=found.differs, difference=found)
+        return
+    click.secho(_plain(f"A  {found.a.name}\nB  {found.b.name}"), bold=True)
+    for line in found.summary:
+        click.echo(f"  {_plain(line)}")
+    for group in found.groups:
+        if group.anything:
+            _group(group)
+    if alike := [g.name for g in found.groups if not g.anything]:
+        click.echo(f"\nthe same in both: {', '.join(alike)}")
+
+
+def _group(group: Group) -> None:
+    rows = [(_plain(v.what), _cell(v.a, v), _cell(v.b, v)) for v in group.values]
+    for sign, names in (("A", group.only_a), ("B", group.only_b)):
+        if names:
+            shown = _names(names)
+            here, there = (shown, "") if sign == "A" else ("", shown)
+            rows.append((f"{len(names)} only in {sign}", _text(here), _text(there)))
+    if group.same:
+        rows.append((f"{group.same} the same", _text(""), _text("")))
+    click.echo()
+    table(group.name, ("", "A", "B"), rows)
+    for line in group.meaning:
+        click.secho(f"  = {_plain(line)}", fg="cyan")
+
+
+def _names(names: tuple[str, ...], most: int = 8) -> str:
+    more = f"; {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _cell(value: str | None, of: Value) -> Text:
+    if value is None:
+        return _text("-", "dim")
+    return _text(_HASH.sub(r"\1", value) or "none", _STYLE[of.kind])
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(_plain(text), style)
+
+
+def _plain(text: str) -> str:
+    """Return a manifest's text without what could steer a terminal."""
+    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
+
+    return printable(text, "\n")

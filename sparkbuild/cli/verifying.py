@@ -1,0 +1,53 @@
+"""The command that checks an artifact, or a folder of them, against what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sparkbuild.cli.options import catalog_option, finish, json_option
+from sparkbuild.errors import FindingError
+
+_NAMED = 5  # failures that the last line names
+
+
+@click.command()
+@click.argument("place", metavar="PATH", type=click.Path(path_type=Path))
+@click.option(
+    "--allowed-signers",
+    "allowed",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Whose signatures count, as ssh-keygen takes it; everything must be signed then.",
+)
+@click.option("--signer", metavar="IDENTITY", help="Only this signer of that file counts.")
+@click.option("--probe", "probed", is_flag=True, help="Also judge the binaries again; nothing is run.")
+@catalog_option
+@json_option
+def verify(
+    place: Path,
+    allowed: Path | None,
+    signer: str | None,
+    probed: bool,
+    catalogs: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Check an artifact's folder, manifest.json or archive, or a folder with an index of many.
+
+    Hashes, schema, statements, signatures and what can be read from the files; what fails is named.
+    """
+    from sparkbuild.artifact import check as checking  # noqa: PLC0415
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.cli import render_check  # noqa: PLC0415
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.files import Folders  # noqa: PLC0415
+
+    catalog = Catalog.default(Folders.default(), catalogs) if probed else None
+    with progress() as shown:
+        checks = checking.check(place, checking.Asked(allowed, signer, catalog), shown)
+    render_check.checked(place, checks, signed=checking.signed(checks), as_json=as_json)
+    if bad := [f"{c.file}{' ' if c.field else ''}{c.field}" for c in checks if c.verdict == "failed"]:
+        more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        what = f"{len(bad)} of {len(checks)} checks failed: {', '.join(bad[:_NAMED])}{more}"
+        finish(FindingError(what, where=str(place)), as_json)

@@ -1,0 +1,1 @@
+"""Smoke tests: an artifact's own tools load a tiny model, answer and bench."""
