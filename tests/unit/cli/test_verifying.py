@@ -127,3 +127,29 @@ def test_what_can_not_be_checked(
     monkeypatch.chdir(tmp_path)
     assert run(["verify", *words]) == code
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_commands_of_the_page_tell_the_same(place: Path, tmp_path: Path) -> None:
+    key = key_of(tmp_path)
+    for name in ("manifest.json", "provenance.json"):
+        signing.sign(place / name, key)
+    public = " ".join((tmp_path / "key.pub").read_text().split()[:2])
+    line = f'you@example.org namespaces="{signing.NAMESPACE}" {public}\n'
+    (place / "allowed_signers").write_text(line)
+    page = (Path(__file__).parents[3] / "docs/provenance.md").read_text().partition("## By hand")[2]
+    commands = [line.strip() for line in page.splitlines() if line.startswith("    ")]
+    assert len(commands) == 4
+
+    def outcomes() -> list[bool]:
+        shell = ["bash", "-o", "pipefail", "-c"]
+        done = [subprocess.run([*shell, c], cwd=place, check=False, capture_output=True) for c in commands]
+        return [d.returncode == 0 for d in done]
+
+    assert outcomes() == [True, True, True, True]
+    text = (place / "manifest.json").read_text()
+    (place / "manifest.json").write_text(text.replace('"Toy"', '"Tox"'))
+    assert outcomes() == [False, True, False, False]
+    (place / "manifest.json").write_text(text)
+    (place / "bin" / artifacts.SERVER).write_bytes(b"x")
+    assert outcomes() == [True, False, False, True]
