@@ -14,12 +14,14 @@ import msgspec
 from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
+from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
+from sparkbuild.build.jobs import available_cores
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
-from sparkbuild.files import Folders, disk_faults, locked
+from sparkbuild.files import Folders, disk_faults, locked, write_whole
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
 from sparkbuild.inspection.runtime import VersionReport, ask_version
@@ -146,11 +148,20 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         built = building.build(made, recipe, folders, around, progress)
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
-            store.finish(temp, _collected(made, recipe, built, temp / "bin", started, session))
+            done = _collected(made, recipe, built, temp / "bin", started, session)
+            steps = timelines.Timeline(
+                timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps
+            )
+            write_whole(temp / timelines.NAME, timelines.encode(steps))
+            store.finish(temp, done)
     stored = store.find(made.engine, made.key, folders)
     if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
         raise CompileError("the artifact vanished from the store", where=str(folders.store))
     return stored
+
+
+def _timeline(built: building.Built) -> timelines.Timeline:
+    return timelines.Timeline(timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps)
 
 
 def _collected(

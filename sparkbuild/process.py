@@ -14,6 +14,7 @@ import selectors
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -122,9 +123,80 @@ def stream(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) -> 
             raise
 
 
+class Running:
+    """A command at work in the background."""
+
+    def __init__(self, child: subprocess.Popen[bytes], kept: bytearray) -> None:
+        self._child = child
+        self._kept = kept
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._child.poll()
+
+    @property
+    def output(self) -> str:
+        """What it said so far, stdout and stderr together: the first 8 MiB."""
+        return _text(bytes(self._kept))
+
+    def stop(self) -> int:
+        """End it and its family and return its exit code; -9 means that it did not end on SIGTERM in 5 s."""
+        end(self._child)
+        code = self.returncode
+        return -signal.SIGKILL if code is None else code
+
+
+@contextlib.contextmanager
+def running(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) -> Iterator[Running]:
+    """Start a command in the background; leaving the block ends its family.
+
+    Its output is read all the time, so that it never waits for a reader. Raises ProcessError when it
+    cannot start.
+    """
+    args = tuple(str(a) for a in argv)
+    over, kept = threading.Event(), bytearray()
+    reading, writing = os.pipe()
+    reader = threading.Thread(target=_drain, args=(reading, kept, over), daemon=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                started = _started(args, env=env, cwd=cwd, stdout=writing, stderr=writing)
+                child = stack.enter_context(started)
+            finally:
+                os.close(writing)
+            if child.stdin is not None:
+                child.stdin.close()
+            reader.start()  # after the fork, which threads would endanger
+            yield Running(child, kept)
+    finally:
+        over.set()
+        if reader.ident is not None:
+            reader.join()
+        os.close(reading)
+
+
+def _drain(handle: int, kept: bytearray, over: threading.Event) -> None:
+    """Read a pipe to its end, or, once it is over, until it is empty or enough is kept."""
+    while True:
+        ready = select.select([handle], [], [], _PATIENCE / 10)[0]
+        if over.is_set() and (not ready or len(kept) >= _LIMIT):
+            return
+        if ready:
+            block = os.read(handle, _BLOCK)
+            if not block:
+                return
+            kept += block[: _LIMIT - len(kept)]
+
+
 @contextlib.contextmanager
 def _started(
-    args: tuple[str, ...], *, env: Mapping[str, str] | None, cwd: Path | None, stderr: int
+    args: tuple[str, ...],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    stderr: int,
+    stdout: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     try:
         child = subprocess.Popen(
@@ -132,7 +204,7 @@ def _started(
             env=dict(env) if env is not None else clean_env(),
             cwd=cwd,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             start_new_session=True,
             preexec_fn=_prepare,  # noqa: PLW1509 - two system calls, resolved beforehand

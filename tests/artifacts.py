@@ -79,7 +79,7 @@ def _manifest(files: tuple[File, ...], bin_dir: Path) -> Manifest:
 
 
 def _run(plain: handover.Run, files: tuple[File, ...], verdicts: Any) -> handover.Run:  # noqa: ANN401
-    switches = (handover.Switch("model", "", ("-m", "{value}")), *plain.tools[0].switches)
+    switches = plain.tools[0].switches
     tools = tuple(
         handover.Tool(f.role, f.path, switches, "its own --help") for f in files if f.role != "library"
     )

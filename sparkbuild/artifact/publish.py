@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -18,13 +19,15 @@ from sparkbuild.artifact import archive, check, index, registry, sbom, signing, 
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
 from sparkbuild.errors import StoreError, UsageError
-from sparkbuild.files import Folders, locked, sha256_file, whole_folder, write_whole
+from sparkbuild.files import Folders, from_json, locked, sha256_file, to_json, whole_folder, write_whole
 from sparkbuild.handover import MANIFEST
 from sparkbuild.progress import Progress
 
 ARCHIVE = ".tar.zst"
 SIGNED = (MANIFEST, "provenance.json", "probe.json")
+LATER = ("reproduction.json", "smoke.json", "timeline.json")
 _SBOM = "sbom.cdx.json"
+_PUBLISHED: Literal["published.json"] = "published.json"
 
 
 class With(msgspec.Struct, frozen=True):
@@ -33,6 +36,13 @@ class With(msgspec.Struct, frozen=True):
     key: Path | None = None
     sbom: bool = False
     plain_http: bool = False
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The sidecar that says where an artifact was published."""
+
+    schema: Literal["sparkbuild/published/1"]
+    places: tuple[str, ...]
 
 
 class Handed(msgspec.Struct, frozen=True):
@@ -50,7 +60,7 @@ class Handed(msgspec.Struct, frozen=True):
     blob: str = ""
 
 
-def publish(found: Stored, dest: str, extra: With, folders: Folders, progress: Progress) -> Handed:
+def publish(found: Stored, dest: str, extra: With, progress: Progress) -> Handed:
     """Hand an artifact over to ``dest``: a folder, FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
 
     Raises StoreError when the artifact is not what its manifest describes, or when other bytes lie under
@@ -69,7 +79,7 @@ def publish(found: Stored, dest: str, extra: With, folders: Folders, progress: P
         handed = to_archive(found, Path(dest), extra)
     else:
         handed = _to_folder(found, Path(dest).absolute(), extra)
-    _remember(found, handed.place, folders)
+    _remember(found, handed.place)
     return handed
 
 
@@ -153,12 +163,12 @@ def _dressed(found: Stored, extra: With) -> Iterator[Path]:
 
 def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:
     (into / "bin").mkdir()
-    for path in [f.path for f in found.manifest.files]:
+    for file in found.manifest.files:
         if link:
-            (into / path).hardlink_to(found.path / path)
+            (into / file.path).hardlink_to(found.path / file.path)
         else:
-            shutil.copyfile(found.path / path, into / path)
-            (into / path).chmod(0o755)
+            shutil.copyfile(found.path / file.path, into / file.path)
+            (into / file.path).chmod(0o755)
     for path in [found.path / MANIFEST, *_sidecars(found.path)]:
         shutil.copyfile(path, into / path.name)
     digest = sha256_file(into / MANIFEST)
@@ -166,12 +176,13 @@ def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> Non
     (into / "probe.json").write_bytes(statements.probe_statement(found.manifest, digest))
     if extra.sbom:
         (into / _SBOM).write_bytes(sbom.sbom(found.manifest, digest))
-    for name in SIGNED if extra.key else ():
-        signing.sign(into / name, extra.key)
+    if extra.key:
+        for name in SIGNED:
+            signing.sign(into / name, extra.key)
 
 
 def _sidecars(folder: Path) -> list[Path]:
-    return [folder / name for name in store.SIDECARS if (folder / name).is_file()]
+    return [folder / name for name in LATER if (folder / name).is_file()]
 
 
 def _handed(
@@ -181,12 +192,14 @@ def _handed(
     return Handed(found.name, place, digest, fresh, extra.key is not None, blob)
 
 
-def _remember(found: Stored, place: str, folders: Folders) -> None:
+def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
-    places = {*store.published(found), place}
-    store.add_sidecar(
-        found, store.PUBLISHED, to_json(store.Published(store.PUBLISHED_SCHEMA, tuple(sorted(places))))
-    )
+    try:
+        known = from_json((found.path / _PUBLISHED).read_bytes(), Published).places
+    except (OSError, ValueError):
+        known = ()
+    places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))
+    store.add_sidecar(found, _PUBLISHED, to_json(places))
 
 
 def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool = False) -> Stored:
@@ -198,9 +211,10 @@ def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bo
     folders.store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:
         folder = unpacked(source, Path(room), plain_http=plain_http)
-        if failed := [c for c in check.check(folder) if c.verdict == "failed"]:
+        checks = check.check(folder, check.Asked(), progress)
+        if failed := [c for c in checks if c.verdict == "failed"]:
             raise StoreError(
-                f"not taken in: {failed[0].what}: {failed[0].said}",
+                f"not taken in: {failed[0].file} {failed[0].field}: {failed[0].said}",
                 where=source,
                 remedy=f"'sparkbuild verify {source}' tells all {len(failed)} that do not hold",
             )

@@ -1,19 +1,22 @@
-"""The store: one folder an artifact, there whole or not at all, found by its key."""
+"""The store: a shelf (see index.py) with one folder an artifact, there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from sparkbuild.artifact import index
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.errors import StoreError, UsageError, did_you_mean
 from sparkbuild.files import Folders, locked, whole_folder, write_whole
+from sparkbuild.handover import MANIFEST, Entry
 
-_NAME = 16  # hex digits of the key in a folder's name
+Sidecar = Literal["reproduction.json", "smoke.json", "timeline.json", "published.json"]
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -30,23 +33,23 @@ class Stored(msgspec.Struct, frozen=True):
 
 def folder(engine: str, key: str, folders: Folders) -> Path:
     """Return where an artifact is, or would be."""
-    return folders.store / engine / key[:_NAME]
+    return folders.store / engine / key[: index.NAME]
 
 
 @contextlib.contextmanager
-def reserved(engine: str, key: str, folders: Folders) -> Iterator[None]:
-    """Hold the lock of one key: two builders of the same thing take turns."""
+def reserved(engine: str, key: str, folders: Folders, *, wait: float = -1) -> Iterator[None]:
+    """Hold the lock of one key: two builders of the same thing take turns. ``wait`` as in files.locked."""
     place = folder(engine, key, folders)
-    with locked(place.with_name(f".{place.name}.lock")):
+    with locked(place.with_name(f".{place.name}.lock"), wait=wait):
         yield
 
 
 def find(engine: str, key: str, folders: Folders) -> Stored | None:
     """Return the artifact with this key when it is there, whole, and its files have their size."""
     place = folder(engine, key, folders)
-    if not (place / "manifest.json").is_file():
+    if not (place / MANIFEST).is_file():
         return None
-    stored = Stored(place, manifests.read(place / "manifest.json"))
+    stored = Stored(place, manifests.read(place / MANIFEST))
     damaged = [f.path for f in stored.manifest.files if _size(place / f.path) != f.size]
     if damaged or stored.manifest.key != key:
         raise StoreError(
@@ -59,54 +62,71 @@ def find(engine: str, key: str, folders: Folders) -> Stored | None:
 
 @contextlib.contextmanager
 def adding(engine: str, key: str, folders: Folders) -> Iterator[Path]:
-    """Give a folder to fill; it becomes the artifact when the block succeeds."""
+    """Give a folder to fill; it becomes the artifact when the block succeeds. Call it under ``reserved``."""
     with whole_folder(folder(engine, key, folders), flush=True) as temp:
         yield temp
+    with contextlib.suppress(StoreError):  # it is stored; the index heals at the next update
+        index.update(folders.store)
 
 
 def finish(temp: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of an artifact."""
-    write_whole(temp / "manifest.json", manifests.encode(manifest))
+    write_whole(temp / MANIFEST, manifests.encode(manifest))
+
+
+def add_sidecar(stored: Stored, name: Sidecar, data: bytes) -> None:
+    """Write what was found out later of an artifact into its folder, whole.
+
+    A verdict is believed where its ``manifest`` member is this manifest's digest. Raises StoreError, also
+    when the artifact was removed meanwhile.
+    """
+    root = stored.path.parent.parent
+    with index.held(root):
+        if not (stored.path / MANIFEST).is_file():
+            raise StoreError(
+                f"{stored.name} is not there any more", where=str(stored.path), remedy="build it again"
+            )
+        index.write_alone(stored.path / name, data)
+        index.refresh(root)
+
+
+def entries(folders: Folders) -> tuple[list[Entry], tuple[StoreError, ...]]:
+    """Return every artifact as its index entry, newest first, and what is wrong with unreadable ones."""
+    found, problems = index.scan(folders.store)
+    return sorted(found.artifacts, key=lambda e: e.made, reverse=True), problems
 
 
 def all_stored(folders: Folders) -> list[Stored]:
-    """Return every artifact whose manifest can be read, newest first."""
-    found = [s for s in _each(folders) if isinstance(s, Stored)]
-    return sorted(found, key=lambda s: s.manifest.build.started, reverse=True)
-
-
-def damaged(folders: Folders) -> list[StoreError]:
-    """Return what is wrong with each artifact whose manifest can not be read."""
-    return [s for s in _each(folders) if isinstance(s, StoreError)]
-
-
-def _each(folders: Folders) -> Iterator[Stored | StoreError]:
-    for path in sorted(folders.store.glob("*/*/manifest.json")):
-        if not path.parent.name.startswith("."):
-            try:
-                yield Stored(path.parent, manifests.read(path))
-            except StoreError as problem:
-                yield problem
+    """Return every artifact whose manifest can be read, newest first. Reads them all."""
+    found = []
+    for entry in entries(folders)[0]:
+        with contextlib.suppress(StoreError):  # removed since
+            found.append(_open(entry, folders))
+    return found
 
 
 def pick(name: str, folders: Folders) -> Stored:
     """Return the artifact named ENGINE (its newest), ENGINE@KEY or KEY (a unique beginning)."""
     engine, at, key = name.partition("@")
-    stored = all_stored(folders)
-    found = [s for s in stored if s.manifest.engine.name == engine and s.manifest.key.startswith(key)]
+    known, _ = entries(folders)
+    found = [e for e in known if e.engine == engine and e.key.startswith(key)]
     if name and not at and not found:
-        found = [s for s in stored if s.manifest.key.startswith(name)]
-    ambiguous = at or not any(s.manifest.engine.name == engine for s in found)
+        found = [e for e in known if e.key.startswith(name)]
+    ambiguous = at or not any(e.engine == engine for e in found)
     if ambiguous and len(found) > 1:
-        raise UsageError(f"{name} is not unique", remedy=f"one of: {', '.join(s.name for s in found)}")
+        raise UsageError(f"{name} is not unique", remedy=f"one of: {', '.join(e.name for e in found)}")
     if not found:
-        names = [s.name for s in stored]
         raise UsageError(
             f"no artifact {name!r} in the store",
             where=str(folders.store),
-            remedy=did_you_mean(name, names) + "'sparkbuild list' shows them all",
+            remedy=did_you_mean(name, [e.name for e in known]) + "'sparkbuild list' shows them all",
         )
-    return found[0]
+    return _open(found[0], folders)
+
+
+def _open(entry: Entry, folders: Folders) -> Stored:
+    path = folders.store / entry.manifest
+    return Stored(path.parent, manifests.read(path))
 
 
 def _size(path: Path) -> int:

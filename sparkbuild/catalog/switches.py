@@ -55,7 +55,7 @@ class ProfileFile(Record, frozen=True):
     name: Name
     title: Text
     settings: dict[Setting, bool | int | float | str]
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
     @property
     def words(self) -> dict[str, str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sparkbuild.cli.options import finish, json_option
-from sparkbuild.errors import FindingError
+from sparkbuild.errors import FindingError, UsageError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
     from sparkbuild.files import Folders
+
+_SIDE_BY_SIDE = 8  # columns that a page of reading width has room for
 
 
 def chosen(name: str, folders: Folders) -> Stored:
@@ -25,8 +28,9 @@ def chosen(name: str, folders: Folders) -> Stored:
 
     if "/" in name or name.endswith(".json"):
         path = Path(name)
-        path = path / "manifest.json" if path.is_dir() else path
-        return store.Stored(path.parent, manifest.read(path))
+        if path.name == "manifest.json":
+            path = path.parent
+        return store.Stored(path, manifest.read(path / "manifest.json" if path.is_dir() else path))
     engine, at, key = name.partition("@")
     known = Catalog.default(folders).aliases().get(engine, engine)
     return store.pick(f"{known}{at}{key}", folders)
@@ -52,3 +56,41 @@ def diff(a: str, b: str, *, tell: bool, as_json: bool) -> None:
     render_diff.difference(found, as_json=as_json)
     if tell and found.differs:
         finish(FindingError(f"{one.name} and {two.name} differ"), as_json)
+
+
+@click.command()
+@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT...]")
+@click.option(
+    "--out",
+    default="sparkbuild-report.html",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the page is written.",
+)
+@json_option
+def report(artifacts: tuple[str, ...], out: Path, *, as_json: bool) -> None:
+    """Write one HTML page about artifacts: what they are, what they can do, how their builds went.
+
+    Without an ARTIFACT it is about the newest in the store. Each is ENGINE[@KEY], or a path with a slash.
+    """
+    from sparkbuild.artifact import store  # noqa: PLC0415
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.files import Folders, write_whole  # noqa: PLC0415
+    from sparkbuild.report import gather, page  # noqa: PLC0415
+
+    folders = Folders.default()
+    found = [chosen(a, folders) for a in artifacts] or store.all_stored(folders)
+    if not found:
+        raise UsageError("no artifact in the store", remedy="build one: 'sparkbuild build ENGINE'")
+    bad = [] if artifacts else list(store.entries(folders)[1])
+    notes = [f"can not be read: {b.where}: {b.what}" for b in bad]
+    left_out = [s.name for s in found[_SIDE_BY_SIDE:]]
+    shown = gather.gather(found[:_SIDE_BY_SIDE])
+    text = page.page(shown, made=dt.datetime.now(dt.UTC), left_out=left_out, notes=notes)
+    write_whole(out, text.encode())
+    if as_json:
+        render.document("report", page=out, artifacts=[s.name for s in shown], left_out=left_out)
+        return
+    click.echo(f"{out}: {len(shown)} artifacts")
+    if left_out:
+        click.echo(f"left out: {len(left_out)}, to be readable; name those that you want to see")

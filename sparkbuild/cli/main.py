@@ -15,9 +15,12 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
-from sparkbuild.cli.comparing import diff
+from sparkbuild.cli.comparing import diff, report
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
+from sparkbuild.cli.publishing import export, import_, publish
 from sparkbuild.cli.reproducing import reproduce
+from sparkbuild.cli.serving import unit
+from sparkbuild.cli.smoking import smoke
 from sparkbuild.cli.verifying import verify
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
@@ -77,6 +80,12 @@ cli.add_command(verify_flags)
 cli.add_command(reproduce)
 cli.add_command(verify)
 cli.add_command(diff)
+cli.add_command(smoke)
+cli.add_command(report)
+cli.add_command(unit)
+cli.add_command(publish)
+cli.add_command(export)
+cli.add_command(import_)
 
 Command = Callable[..., Any]
 
@@ -162,7 +171,7 @@ def list_(as_json: bool) -> None:
     from sparkbuild.files import Folders  # noqa: PLC0415
 
     folders = Folders.default()
-    bad = store.damaged(folders)
+    bad = list(store.entries(folders)[1])
     render.stored_list(store.all_stored(folders), bad, as_json=as_json)
     if bad:
         click.get_current_context().exit(bad[0].exit_code)

@@ -62,7 +62,7 @@ def publish(
             remedy="name one artifact, or a folder or a repository without a tag",
         )
     with progress() as shown:
-        handed = [hand_over(s, dest, With(key, sbom, plain_http), folders, shown) for s in chosen]
+        handed = [hand_over(s, dest, With(key, sbom, plain_http), shown) for s in chosen]
     _tell(handed, as_json)
 
 
@@ -112,7 +112,7 @@ def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[
     if everything:
         return store.all_stored(folders)
     if not names:
-        used = [use.used(engine, folders)[0] for engine in sorted(use.in_use(folders))]
+        used = [use.used(engine, folders) for engine in use.in_use(folders)]
         if not used:
             raise UsageError("no artifact is in use", remedy="name one: ENGINE@KEY, or give --all")
         return used

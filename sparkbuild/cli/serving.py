@@ -57,7 +57,7 @@ def unit(
         stored = store.pick(f"{engine}@{key}", folders)
         place = stored.path
     else:
-        stored, place = use.used(engine, folders)
+        stored, place = use.used(engine, folders), use.link(engine, folders)
     rules = catalog.switches().record
     settings = dict(word.partition("=")[::2] for word in changes)
     if bad := [word for word in changes if "=" not in word]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -86,7 +87,13 @@ def ask(
 
 
 def run_alone(
-    tool: Path, words: tuple[str, ...], machine: str, libraries: Iterable[Path], *, timeout: float
+    tool: Path,
+    words: Sequence[str],
+    machine: str,
+    libraries: Iterable[Path],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Run a program in an empty home of its own and leave nothing of it behind.
 
@@ -95,27 +102,68 @@ def run_alone(
     launcher = launch(machine)
     if isinstance(launcher, str):
         return Run("not run", launcher)
-    path = ":".join(str(p) for p in libraries)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        ours = process.clean_env(HOME=home, TMPDIR=home)
-        env = ours | ({"LD_LIBRARY_PATH": path} if path else {})
-        argv: list[process.Word] = [*_with_env(launcher, env), tool.absolute(), *words]
+    with _alone(launcher, (tool.absolute(), *words), libraries, environment or {}) as (argv, env, home):
         try:
-            # qemu itself must not load the target's libraries.
-            done = process.run(
-                argv, env=ours if launcher else env, cwd=Path(home), timeout=timeout, check=False
-            )
+            done = process.run(argv, env=env, cwd=home, timeout=timeout, check=False)
         except process.NoAnswerError as problem:
             return Run("failed", problem.why, problem.done.output, problem.done.errors)
         except process.ProcessError as problem:
             return Run("not run", str(problem))
+    return outcome(machine, done.returncode, done.output, done.errors)
+
+
+@contextlib.contextmanager
+def in_background(
+    tool: Path,
+    words: Sequence[str],
+    machine: str,
+    libraries: Iterable[Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[process.Running | Run]:
+    """Run a program as run_alone does, but beside the block; a Run says why it can not begin."""
+    launcher = launch(machine)
+    if isinstance(launcher, str):
+        yield Run("not run", launcher)
+        return
+    with contextlib.ExitStack() as stack:
+        argv, env, home = stack.enter_context(
+            _alone(launcher, (tool.absolute(), *words), libraries, environment or {})
+        )
+        begun: process.Running | Run
+        try:
+            begun = stack.enter_context(process.running(argv, env=env, cwd=home))
+        except process.ProcessError as problem:
+            begun = Run("not run", str(problem))
+        yield begun
+
+
+@contextlib.contextmanager
+def _alone(
+    launcher: tuple[str, ...],
+    command: tuple[process.Word, ...],
+    libraries: Iterable[Path],
+    environment: Mapping[str, str],
+) -> Iterator[tuple[list[process.Word], dict[str, str], Path]]:
+    """Give command line, environment and home of a program; at the end all that has this home is ended."""
+    path = ":".join(str(p) for p in libraries)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        ours = process.clean_env(HOME=home, TMPDIR=home)
+        env = {**environment, **ours} | ({"LD_LIBRARY_PATH": path} if path else {})
+        try:
+            # qemu itself must not load the target's libraries.
+            yield [*_with_env(launcher, env), *command], ours if launcher else env, Path(home)
         finally:
             process.end_marked(f"HOME={home}\0")
-    if done.returncode == 0:
-        return Run("qemu" if launcher else "native", "", done.output, done.errors)
-    lost = _NOT_LOADED.search(done.errors[:_LIMIT])
-    why = printable(lost[0].strip()) if lost else process.reason(done.returncode)
-    return Run("not run" if lost else "failed", why, done.output, done.errors)
+
+
+def outcome(machine: str, code: int, output: str, errors: str) -> Run:
+    """Return what an exit code means: a program that could not be loaded did not run."""
+    if code == 0:
+        return Run("native" if machine == platform.machine() else "qemu", "", output, errors)
+    lost = _NOT_LOADED.search(errors[:_LIMIT])
+    why = printable(lost[0].strip()) if lost else process.reason(code)
+    return Run("not run" if lost else "failed", why, output, errors)
 
 
 def printable(text: str, kept: str = "") -> str:

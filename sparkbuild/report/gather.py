@@ -32,7 +32,6 @@ class Shown(msgspec.Struct, frozen=True):
     letter: str
     name: str
     manifest: Manifest
-    digest: str
     reproduction: str = ""
     smoke: str = ""
     timeline: Timeline | None = None
@@ -57,6 +56,8 @@ def letter(number: int) -> str:
 
 def _shown(sign: str, stored: Stored) -> Shown:
     notes: list[str] = []
+    if stored.path.is_file():  # a manifest alone
+        return Shown(sign, stored.name, stored.manifest)
     digest = sha256_bytes((stored.path / "manifest.json").read_bytes())
     reproduction = _verdict(stored.path / "reproduction.json", digest, notes)
     smoke = _verdict(stored.path / "smoke.json", digest, notes)
@@ -65,7 +66,7 @@ def _shown(sign: str, stored: Stored) -> Shown:
         timeline = timelines.read(stored.path)
     except StoreError as problem:
         notes.append(f"{timelines.NAME}: {problem.what}")
-    return Shown(sign, stored.name, stored.manifest, digest, reproduction, smoke, timeline, tuple(notes))
+    return Shown(sign, stored.name, stored.manifest, reproduction, smoke, timeline, tuple(notes))
 
 
 def _verdict(path: Path, digest: str, notes: list[str]) -> str:

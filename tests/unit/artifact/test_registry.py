@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -619,6 +620,9 @@ def test_the_password_goes_to_its_registry_only(hostile: str, sealed: Path) -> N
 # --- log-in -------------------------------------------------------------------------------------------
 
 
+_AUTH = base64.b64encode(f"somebody:{_PASSWORD}".encode()).decode()
+
+
 def log_in(home: Path, port: int, password: str) -> None:
     auth = base64.b64encode(f"somebody:{password}".encode()).decode()
     home.mkdir(parents=True, exist_ok=True)
@@ -678,3 +682,89 @@ def test_without_the_password_it_says_how_to_log_in(
         assert f"docker login localhost:{locked.port}" in caught.value.remedy
         assert "wrong-password" not in str(caught.value.as_dict())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Running]:
+    """Run a registry that wants a token for each kind of access, and a service that gives them.
+
+    Tokens are JSON Web Tokens as docker's token specification has them, signed with a key of the test.
+    """
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words: list[str | Path] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=toys",
+        "-days",
+        "2",
+    ]
+    subprocess.run([*words, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    der = "".join(line for line in cert.read_text().splitlines() if not line.startswith("-"))
+
+    def packed(data: bytes) -> bytes:
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)
+            allowed = self.headers.get("Authorization") == f"Basic {_AUTH}"
+            scopes = [s.split(":") for s in query.get("scope", [])]
+            access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in scopes if allowed]
+            claims = {
+                "iss": "toys",
+                "sub": "",
+                "aud": "toys",
+                "nbf": 0,
+                "iat": 0,
+                "jti": "1",
+                "access": access,
+            }
+            head = json.dumps({"typ": "JWT", "alg": "RS256", "x5c": [der]}).encode()
+            body = json.dumps(claims | {"exp": int(time.time()) + 600}).encode()
+            signed = packed(head) + b"." + packed(body)
+            sign = ["openssl", "dgst", "-sha256", "-sign", str(key)]
+            mark = subprocess.run(sign, check=True, input=signed, capture_output=True).stdout
+            answer = json.dumps({"token": (signed + b"." + packed(mark)).decode()}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        token = {
+            "realm": f"http://127.0.0.1:{server.server_port}/token",
+            "service": "toys",
+            "issuer": "toys",
+            "rootcertbundle": str(cert),
+        }
+        with served(tmp_path / "registry", {"auth": {"token": token}}) as running:
+            yield running
+        server.shutdown()
+        thread.join()
+
+
+@needs_registry
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl, which signs the tokens here")
+def test_tokens_are_asked_for_as_much_as_is_needed(
+    guarded: Running, artifact: Path, tmp_path: Path, sealed: Path
+) -> None:
+    running = guarded
+    for call in (lambda: push(artifact, running.reference("v1")), lambda: tags(running.reference())):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert "docker login" in caught.value.remedy
+    log_in(sealed / ".docker", running.port, _PASSWORD)
+    digest = push(artifact, running.reference("v1"))
+    assert pull(running.reference("v1"), tmp_path / "back") == digest
+    assert content(tmp_path / "back") == content(artifact)
+    assert tags(running.reference()) == ("v1",)

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from sparkbuild.errors import BinaryError, UsageError
 from sparkbuild.inspection.gather import elf_files
@@ -177,7 +178,7 @@ def tar(path: Path, members: dict[str, bytes], mode: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["whl", "tar", "tar.gz", "tar.xz", "tar.bz2"])
+@pytest.mark.parametrize("kind", ["whl", "tar", "tar.gz", "tar.xz", "tar.bz2", "tar.zst"])
 def test_archives(built: Path, work: Path, place: Path, kind: str) -> None:
     members = {
         "toy/lib/libx.so": (built / "libx.so").read_bytes(),
@@ -187,6 +188,8 @@ def test_archives(built: Path, work: Path, place: Path, kind: str) -> None:
     path = place / f"toy.{kind}"
     if kind == "whl":
         wheel(path, members)
+    elif kind == "tar.zst":
+        path.write_bytes(zstandard.ZstdCompressor().compress(tar(path, members, "").read_bytes()))
     else:
         tar(path, members, kind.removeprefix("tar").replace(".", ":"))
     found = elf_files(path, work)

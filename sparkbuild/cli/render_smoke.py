@@ -1,0 +1,43 @@
+"""How a smoke test is shown: each step, and the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sparkbuild.cli.render import table
+
+if TYPE_CHECKING:
+    from sparkbuild.smoke.records import Smoke
+
+_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+
+
+def smoked(found: Smoke, *, as_json: bool) -> None:
+    """Show a smoke test; in JSON the record itself is the document."""
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        from sparkbuild.files import to_json  # noqa: PLC0415
+
+        click.echo(msgspec.json.format(to_json(found), indent=2).decode())
+        return
+    from rich.text import Text  # noqa: PLC0415
+
+    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
+
+    rows = []
+    for step in found.steps:
+        figures = ", ".join(f"{value:g} {name}" for name, value in step.figures.items())
+        verdict = Text(step.verdict, style=_STYLES[step.verdict])
+        rows.append((step.name, verdict, f"{step.seconds:.1f} s", printable(step.said), figures))
+    how = {"native": "natively", "qemu": "under qemu-user", "": "not at all"}[found.ran]
+    gpu = ", ".join(found.gpu) or "none"
+    table(
+        f"{found.engine}@{found.key[:12]}: {found.verdict}",
+        ("step", "verdict", "took", "what came out", "figures"),
+        rows,
+        note=f"ran {how}; GPU: {gpu}; model: {printable(found.model)}"
+        + (f"; profile: {printable(found.profile)}" if found.profile else ""),
+    )
