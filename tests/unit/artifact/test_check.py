@@ -19,6 +19,7 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.check import Asked, check, signed
 from sparkbuild.artifact.check_documents import read, statements
 from sparkbuild.artifact.checked import Check, differences, json_of
+from sparkbuild.artifact.index import entry_of
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.artifact.sbom import SBOM, sbom
 from sparkbuild.artifact.statements import PROBE, PROVENANCE, provenance
@@ -27,10 +28,11 @@ from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.files import sha256_bytes, sha256_file
 from sparkbuild.handover import INDEX, Entry, Index
 from tests import artifacts
-from tests.conftest import Told, digest, manifest_of
+from tests.conftest import digest, manifest_of
 
-pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
-_KEYGEN = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
+pytestmark = pytest.mark.skipif(
+    not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and binutils are not installed"
+)
 SERVER, LIBRARY = f"bin/{artifacts.SERVER}", f"bin/{artifacts.LIBRARY}"
 
 
@@ -47,11 +49,11 @@ def place(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "artifact"))
 
 
-def verify(place: Path, asked: Asked = Asked()) -> tuple[Check, ...]:  # noqa: B008 - it is frozen
-    return check(place, asked, Told())
+def verify(place: Path, asked: Asked | None = None) -> tuple[Check, ...]:
+    return check(place, asked or Asked())
 
 
-def failures(place: Path, asked: Asked = Asked()) -> list[tuple[str, str]]:  # noqa: B008 - it is frozen
+def failures(place: Path, asked: Asked | None = None) -> list[tuple[str, str]]:
     return [(c.file, c.field) for c in verify(place, asked) if c.verdict == "failed"]
 
 
@@ -449,6 +451,11 @@ def link(path: Path) -> None:
     path.symlink_to(path.parents[2] / "elsewhere")
 
 
+def another(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 _SPOILED: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "cut": (lambda p: os.truncate(p, 1000), {"size", "sha256"}),
     "empty": (lambda p: os.truncate(p, 0), {"size", "sha256"}),
@@ -456,8 +463,8 @@ _SPOILED: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "a bit": (flip, {"sha256"}),
     "missing": (lambda p: p.unlink(), {""}),
     "a link": (link, {""}),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), {""}),
-    "a pipe": (lambda p: (p.unlink(), os.mkfifo(p)), {""}),
+    "a folder": (lambda p: another(p).mkdir(), {""}),
+    "a pipe": (lambda p: os.mkfifo(another(p)), {""}),
     "setuid": (lambda p: p.chmod(0o4755), {"mode"}),
     "writable": (lambda p: p.chmod(0o777), {"mode"}),
     "can not run": (lambda p: p.chmod(0o644), {"mode"}),
@@ -484,13 +491,32 @@ def test_a_bin_folder_elsewhere_is_not_followed(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x", ".hidden", "bin/libevil.so", "bin/sub/x", "sub/x", "provenance.json.bak", "smoke.json.sig"]
+    "name",
+    [
+        "x",
+        ".hidden",
+        "bin/libevil.so",
+        "bin/sub/x",
+        "sub/x",
+        "timeline.json.sig",
+        "provenance.json.bak",
+        "smoke.json.sig",
+    ],
 )
 def test_what_no_manifest_speaks_of_is_named(place: Path, name: str) -> None:
     (place / name).parent.mkdir(exist_ok=True)
     (place / name).touch()
     expected = name.removesuffix("/x") if name.count("/") else name
     assert failures(place) == [(expected, "")]
+
+
+def test_what_no_claim_depends_on_may_be_there(place: Path) -> None:
+    for name in ("timeline.json", "published.json"):
+        (place / name).write_text("{}")
+    assert failures(place) == []
+    (place / "timeline.json").unlink()
+    (place / "timeline.json").symlink_to("published.json")
+    assert failures(place) == [("timeline.json", "")]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -566,6 +592,11 @@ def test_one_signer_alone_can_be_asked_for(place: Path, keys: Path) -> None:
     assert len(failures(place, Asked(keys / "both", "me@example.invalid"))) == 3
     sum_ = sha256_file(place / "manifest.json")
     (place / "smoke.json").write_text(json.dumps({"manifest": sum_}))
+    assert failures(place, Asked(keys / "both")) == []
+    assert Check("smoke.json", "signature", "not run", "nobody signed it") in verify(
+        place, Asked(keys / "both")
+    )
+    (place / "smoke.json.sig").write_text("x")
     assert failures(place, Asked(keys / "both")) == [("smoke.json", "signature")]
     sign(place, keys / "me")
     signing.sign(place / "smoke.json", keys / "other")  # who found it out need not be who built it
@@ -598,25 +629,6 @@ def test_binaries_that_can_not_be_judged(place: Path) -> None:
 
 
 # A folder of artifacts.
-
-
-def entry_of(root: Path, folder: Path) -> Entry:
-    made = manifests.read(folder / "manifest.json")
-    return Entry(
-        engine=made.engine.name,
-        title=made.engine.title,
-        state=made.engine.state.status,
-        key=made.key,
-        arch=made.target.arch,
-        backend=made.target.backend,
-        processor=made.target.processor,
-        commit=made.source.commit,
-        build_number=made.source.build_number,
-        made=made.build.started,
-        size=sum(f.size for f in made.files),
-        manifest=f"{folder.relative_to(root)}/manifest.json",
-        digest=sha256_file(folder / "manifest.json"),
-    )
 
 
 def write_index(root: Path, *entries: Entry) -> None:
@@ -667,6 +679,8 @@ def test_an_index_that_says_something_else_is_named(root: Path) -> None:
         "size": 1,
         "digest": digest("x"),
         "manifest": two.manifest,
+        "reproduction": "identical",
+        "smoke": "passed",
     }
     for name, value in changes.items():
         write_index(root, msgspec.structs.replace(one, **{name: value}), two)
@@ -743,7 +757,14 @@ def test_a_document_does_not_differ_from_itself(document: object) -> None:
 def test_a_hostile_provenance_does_not_break_the_check(place: Path) -> None:
     made = manifests.read(place / "manifest.json")
     found = json.loads(provenance(made, sha256_bytes((place / "manifest.json").read_bytes())))
-    for notes in ({"fields": []}, [], None, {"fields": {"/engine/title": 1}}, {"fields": {"x": {}}}):
+    hostile: tuple[object, ...] = (
+        {"fields": []},
+        [],
+        None,
+        {"fields": {"/engine/title": 1}},
+        {"fields": {"x": {}}},
+    )
+    for notes in hostile:
         found["subject"][0]["annotations"] = notes
         (place / PROVENANCE).write_text(json.dumps(found))
         assert failures(place)
