@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkbuild.artifact import archive, signing
@@ -398,7 +398,7 @@ def test_the_run_part_says_what_the_rest_says(place: Path) -> None:
 
 def test_a_setting_that_does_not_concern_a_tool_may_be_missing(place: Path) -> None:
     command = manifests.read(place / "manifest.json").run.commands[0]
-    assert command.words == ("-m", "{model}", "--threads", "16", "--no-mmap")
+    assert command.words == ("--model", "{model}", "--threads", "16", "--no-mmap")
     with_run(place, commands=(msgspec.structs.replace(command, words=command.words[:-1]),))
     assert failures(place) == []
 
@@ -523,6 +523,32 @@ def test_what_no_claim_depends_on_may_be_there(place: Path) -> None:
 def test_a_file_that_can_not_be_read(place: Path) -> None:
     (place / SERVER).chmod(0o311)
     assert failures(place) == [(SERVER, "")]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_bit_of_anything_can_change_unnoticed(place: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(p for p in place.rglob("*") if p.is_file())))
+    before = path.read_bytes()
+    where = data.draw(st.integers(0, len(before) - 1))
+    bit = data.draw(st.integers(0, 7))
+    path.write_bytes(before[:where] + bytes([before[where] ^ 1 << bit]) + before[where + 1 :])
+    try:
+        assert any(place / file == path or file == "manifest.json" for file, _ in failures(place))
+    finally:
+        path.write_bytes(before)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_nothing_can_be_cut_unnoticed(place: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(p for p in place.rglob("*") if p.is_file())))
+    before = path.read_bytes()
+    path.write_bytes(before[: data.draw(st.integers(0, len(before) - 1))])
+    try:
+        assert failures(place)
+    finally:
+        path.write_bytes(before)
 
 
 # Signatures.
@@ -662,6 +688,13 @@ def test_a_folder_of_artifacts_holds(root: Path) -> None:
 def test_an_artifact_of_many_that_is_damaged_is_named(root: Path) -> None:
     flip(root / "toy" / digest("two")[:16] / SERVER)
     assert failures(root) == [(f"toy/{digest('two')[:16]}/{SERVER}", "sha256")]
+
+
+def test_who_changes_all_of_an_artifact_is_found_out_by_the_index(root: Path) -> None:
+    folder = root / "toy" / digest("one")[:16]
+    rewrite(folder, engine=msgspec.structs.replace(manifest_of().engine, title="Another"))
+    assert failures(folder) == []
+    assert {f.rpartition("/")[2] for _, f in failures(root)} == {"digest", "title"}
 
 
 def test_an_index_that_says_something_else_is_named(root: Path) -> None:

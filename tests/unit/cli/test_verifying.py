@@ -42,7 +42,7 @@ def key_of(folder: Path) -> Path:
     """Return a key; its owner is in the file "allowed" beside it."""
     if not shutil.which("ssh-keygen"):
         pytest.skip("ssh-keygen is not installed")
-    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
+    words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
     subprocess.run(words, check=True, capture_output=True)
     (folder / "allowed").write_text(f"me@example.invalid {(folder / 'key.pub').read_text()}")
     return folder / "key"
@@ -83,7 +83,7 @@ def test_many_failures_are_counted(place: Path, capsys: Capture) -> None:
 
 def test_a_signature_is_asked_for_and_found(place: Path, tmp_path: Path, capsys: Capture) -> None:
     key = key_of(tmp_path)
-    signers = ["--allowed-signers", tmp_path / "allowed", "--signer", "me@example.invalid"]
+    signers = ["--allowed-signers", str(tmp_path / "allowed"), "--signer", "me@example.invalid"]
     code, told = verified(capsys, place, *signers)
     assert (code, told["signed"]) == (1, False)
     for name in ("manifest.json", "provenance.json", "probe.json"):
@@ -92,7 +92,7 @@ def test_a_signature_is_asked_for_and_found(place: Path, tmp_path: Path, capsys:
     assert "no signature was checked" in capsys.readouterr().out
     code, told = verified(capsys, place, *signers)
     assert (code, told["signed"]) == (0, True)
-    assert run(["verify", str(place), *map(str, signers)]) == 0
+    assert run(["verify", str(place), *signers]) == 0
     assert "held, and signed" in capsys.readouterr().out
 
 
