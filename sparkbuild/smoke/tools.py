@@ -179,8 +179,7 @@ def _serve(trial: Trial, tool: Tool) -> _Answer:
         _wait(trial, child, port, until)
         ready = round(time.monotonic() - begun, 2)
         text, figures = _complete(trial, child, port, until)
-        if child.returncode is not None:
-            _ended(trial, child)
+        _wait(trial, child, port, max(until, time.monotonic() + 1))  # it must live on
         code = child.stop()
     if code == -signal.SIGKILL:
         raise BadAnswerError("it answered, but SIGTERM did not end it within 5 s")
