@@ -23,7 +23,7 @@ from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import StoreError, UsageError, did_you_mean
-from sparkbuild.files import disk_faults, locked, sha256_file
+from sparkbuild.files import Folders, disk_faults, locked, sha256_file, to_json
 from sparkbuild.inspection.probe import probe
 from sparkbuild.pipeline import Request, Session
 from sparkbuild.planning import Plan
@@ -135,6 +135,15 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
         normaliser=normaliser.name if normaliser else "",
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def keep(report: Reproduction, folders: Folders) -> None:
+    """Lay a report beside the manifest it is about, where the store has that. Raises StoreError."""
+    place = store.folder(report.engine, report.key, folders)
+    path = place / "manifest.json"
+    if report.verdict != "not comparable" and path.is_file() and sha256_file(path) == report.manifest:
+        found = store.Stored(place, manifests.read(path))
+        store.add_sidecar(found, "reproduction.json", to_json(report) + b"\n")
 
 
 def _user() -> str:

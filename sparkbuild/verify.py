@@ -51,7 +51,7 @@ def verify_stored(engine: str | None, session: Session) -> list[Verified]:
 
 
 def _engines(folders: Folders) -> list[str]:
-    return sorted({s.manifest.engine.name for s in store.all_stored(folders)})
+    return sorted({e.engine for e in store.entries(folders)[0]})
 
 
 def verify_folder(

@@ -27,7 +27,6 @@ from sparkbuild.files import disk_error, locked, sha256_bytes, write_whole
 from sparkbuild.handover import INDEX, MANIFEST, Entry, Index
 
 NAME = 16  # hex digits of the key in a folder's name
-REPRODUCTION, SMOKE = "reproduction.json", "smoke.json"
 _SUMS = ".index.sha256"  # of the index, then of the one before it
 _MOST = 64 << 20  # bytes of an index or a sidecar
 _SETTLED = 2e9  # ns; a change within one tick of a file system's clock leaves no trace, FAT's is the longest
@@ -64,6 +63,7 @@ def entry_of(root: Path, folder: Path) -> Entry:
             remedy="remove the folder and build again, or take it anew from where it came",
         )
     digest = sha256_bytes(path.read_bytes())
+    reproduction, smoke = verdicts(folder, digest)
     return Entry(
         engine=made.engine.name,
         title=made.engine.title,
@@ -78,10 +78,16 @@ def entry_of(root: Path, folder: Path) -> Entry:
         size=sum(f.size for f in made.files),
         manifest=path.relative_to(root).as_posix(),
         digest=digest,
-        reproduction=_verdict(folder / REPRODUCTION, _Reproduced, digest),
-        smoke=_verdict(folder / SMOKE, _Smoked, digest),
+        reproduction=reproduction,
+        smoke=smoke,
         seen_ns=seen if abs(time.time_ns() - seen) > _SETTLED else 0,
     )
+
+
+def verdicts(folder: Path, digest: str) -> tuple[str, str]:
+    """Return the verdicts of reproduction and smoke test on the manifest with this SHA-256, "" for none."""
+    reproduced = _verdict(folder / "reproduction.json", _Reproduced, digest)
+    return reproduced, _verdict(folder / "smoke.json", _Smoked, digest)
 
 
 def scan(root: Path) -> tuple[Index, tuple[StoreError, ...]]:

@@ -49,12 +49,7 @@ def back(engine: str, folders: Folders) -> Stored:
     Raises UsageError where there is none, StoreError when it is damaged or gone.
     """
     with index.held(folders.store):
-        known = in_use(folders)
-        if engine not in known:
-            raise UsageError(
-                f"nothing of {engine!r} is in use",
-                remedy=did_you_mean(engine, known) + "'sparkbuild use ENGINE@KEY' takes an artifact into use",
-            )
+        _known(engine, folders)
         now, before = _read(engine, folders)
         if not before:
             raise UsageError(f"no other artifact of {engine} was in use before {now}")
@@ -75,13 +70,18 @@ def in_use(folders: Folders) -> dict[str, Path]:
 
 def used(engine: str, folders: Folders) -> Stored:
     """Return the artifact in use of an engine. Raises UsageError where there is none."""
+    path = _known(engine, folders)
+    return Stored(path, manifests.read(path / MANIFEST))
+
+
+def _known(engine: str, folders: Folders) -> Path:
     known = in_use(folders)
     if engine not in known:
         raise UsageError(
             f"nothing of {engine!r} is in use",
             remedy=did_you_mean(engine, known) + "'sparkbuild use ENGINE@KEY' takes an artifact into use",
         )
-    return Stored(known[engine], manifests.read(known[engine] / MANIFEST))
+    return known[engine]
 
 
 def previous(engine: str, folders: Folders) -> Path | None:

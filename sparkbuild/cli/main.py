@@ -21,6 +21,7 @@ from sparkbuild.cli.publishing import export, import_, publish
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.serving import unit
 from sparkbuild.cli.smoking import smoke
+from sparkbuild.cli.storing import gc, list_, show, use
 from sparkbuild.cli.verifying import verify
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
@@ -86,6 +87,10 @@ cli.add_command(unit)
 cli.add_command(publish)
 cli.add_command(export)
 cli.add_command(import_)
+cli.add_command(list_)
+cli.add_command(show)
+cli.add_command(use)
+cli.add_command(gc)
 
 Command = Callable[..., Any]
 
@@ -160,37 +165,6 @@ def plan(
         made = pipeline.plan(_request(engine, options), session_of(catalogs, shown))
     declared = declared_options(made.source.path) if list_options else None
     render.plan(made, declared, explain=explain, as_json=as_json)
-
-
-@cli.command("list")
-@json_option
-def list_(as_json: bool) -> None:
-    """List the artifacts in the store."""
-    from sparkbuild.artifact import store  # noqa: PLC0415
-    from sparkbuild.cli import render  # noqa: PLC0415
-    from sparkbuild.files import Folders  # noqa: PLC0415
-
-    folders = Folders.default()
-    bad = list(store.entries(folders)[1])
-    render.stored_list(store.all_stored(folders), bad, as_json=as_json)
-    if bad:
-        click.get_current_context().exit(bad[0].exit_code)
-
-
-@cli.command()
-@click.argument("artifact", metavar="ENGINE[@KEY]")
-@json_option
-def show(artifact: str, as_json: bool) -> None:
-    """Show one artifact: what it is, how it was made, its files."""
-    from sparkbuild.artifact import store  # noqa: PLC0415
-    from sparkbuild.catalog import Catalog  # noqa: PLC0415
-    from sparkbuild.cli import render  # noqa: PLC0415
-    from sparkbuild.files import Folders  # noqa: PLC0415
-
-    folders = Folders.default()
-    engine, at, key = artifact.partition("@")
-    name = Catalog.default(folders).aliases().get(engine, engine)
-    render.stored(store.pick(f"{name}{at}{key}", folders), as_json=as_json)
 
 
 @cli.group()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparkbuild.cli.progress import duration
-from sparkbuild.errors import SparkbuildError, StoreError
+from sparkbuild.errors import SparkbuildError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _VERDICT = {"ok": "green", "missing": "red", "faulty": "yellow", "not run": "dim"}
 
 
-def document(schema: str, **members: Any) -> None:  # noqa: ANN401
+def document(schema: str, *, version: int = 1, **members: Any) -> None:  # noqa: ANN401
     """Print one JSON document with its schema's name."""
     import msgspec  # noqa: PLC0415
 
     from sparkbuild.files import to_json  # noqa: PLC0415
 
-    raw = to_json({"schema": f"sparkbuild/{schema}/1"} | members)
+    raw = to_json({"schema": f"sparkbuild/{schema}/{version}"} | members)
     click.echo(msgspec.json.format(raw, indent=2).decode())
 
 
@@ -81,14 +81,16 @@ def built(results: list[Result], *, as_json: bool) -> None:
         how = f"built in {duration(made.build.wall_seconds)}" if result.fresh else "already in the store"
         click.echo(f"{result.stored.name}  {how}")
         click.echo(f"  {result.stored.path}/bin")
-        click.echo(f"  {_source_line(result.stored)}")
-        click.echo(f"  --version: {_version_line(result.stored)}")
+        click.echo(f"  {source_line(result.stored)}")
+        click.echo(f"  --version: {version_line(result.stored)}")
 
 
 def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as_json: bool) -> None:
     """Show a plan; with ``explain`` each value's reason, with ``declared`` the source's options."""
     if as_json:
-        extra = {} if declared is None else {"options": sorted(declared.values(), key=lambda o: o.name)}
+        extra: dict[str, Any] = (
+            {} if declared is None else {"options": sorted(declared.values(), key=lambda o: o.name)}
+        )
         document("plan", plan=made, **extra)
         return
     if declared is not None:
@@ -101,7 +103,7 @@ def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as
         return
     source, cuda = made.source, made.cuda
     head = [
-        ("engine", f"{made.title}{_state(made.state)}"),
+        ("engine", f"{made.title}{engine_state(made.state)}"),
         ("source", f"{source.way} {source.location}"),
         ("commit", f"{source.commit or 'unknown'}, build {source.build_number or 'unknown'}"),
         ("patches", ", ".join(p.name for p in source.patches) or "none"),
@@ -125,88 +127,21 @@ def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as
         table("definitions", ("definition", "value"), [(d.name, d.value) for d in made.definitions])
 
 
-def _state(state: State) -> str:
+def engine_state(state: State) -> str:
+    """Return what is to be known of an engine's state, nothing when it is well."""
     since = f" since {state.since}" if state.since else ""
     return "" if state.status == "active" else f" [{state.status}{since}: {state.note}]"
 
 
-def stored_list(found: list[Stored], damaged: list[StoreError], *, as_json: bool) -> None:
-    """Show the store's artifacts."""
-    if as_json:
-        whole = [{"name": s.name, "path": s.path, "manifest": s.manifest} for s in found]
-        document("list", artifacts=whole, damaged=[d.as_dict() for d in damaged])
-        return
-    rows = [
-        (
-            s.name,
-            s.manifest.target.arch,
-            s.manifest.target.backend,
-            f"{s.manifest.source.build_number or '?'} ({s.manifest.source.commit[:9] or '?'})",
-            s.manifest.build.started.strftime("%Y-%m-%d %H:%M"),
-            f"{sum(f.size for f in s.manifest.files) / 1e6:.0f} MB",
-            s.manifest.engine.state.status,
-        )
-        for s in found
-    ]
-    table(
-        f"{len(rows)} artifacts",
-        ("artifact", "arch", "backend", "build", "made (UTC)", "size", "engine is"),
-        rows,
-    )
-    for problem in damaged:
-        error(problem, as_json=False)
-
-
-def stored(found: Stored, *, as_json: bool) -> None:
-    """Show one artifact."""
-    made = found.manifest
-    if as_json:
-        document("show", name=found.name, path=found.path, manifest=made)
-        return
-    head = [
-        ("artifact", found.name),
-        ("folder", found.path),
-        ("engine", f"{made.engine.title}{_state(made.engine.state)}"),
-        ("source", _source_line(found)),
-        ("patches", ", ".join(p.name for p in made.source.patches) or "none"),
-        ("target", f"{made.target.arch}, {made.target.backend} {made.target.cuda_arch}"),
-        ("compiler", made.compilers.version),
-        ("CUDA", f"{made.cuda.version}, {made.cuda.origin}" if made.cuda else "no"),
-        ("--version", _version_line(found)),
-        (
-            "made",
-            f"{made.build.started:%Y-%m-%d %H:%M} UTC, {duration(made.build.wall_seconds)}, "
-            f"{made.build.jobs} jobs",
-        ),
-        ("", f"{duration(made.build.cpu_seconds)} of CPU time, {made.build.steps} steps"),
-    ]
-    table("artifact", ("", ""), head)
-    click.echo()
-    contents = [
-        (
-            f.path,
-            f.role,
-            f"{f.size / 1e6:.1f} MB",
-            ", ".join(f"{c.entries} {c.name}" for c in f.device_code),
-            f.sha256[:16],
-        )
-        for f in made.files
-    ]
-    table("files", ("file", "role", "size", "device code", "sha256"), contents)
-    click.echo()
-    spelled = [
-        (d.name, d.asked, "" if d.in_force == d.asked else d.in_force, d.origin) for d in made.definitions
-    ]
-    table("definitions", ("definition", "asked", "in force, if spelled otherwise", "origin"), spelled)
-
-
-def _source_line(found: Stored) -> str:
+def source_line(found: Stored) -> str:
+    """Return where an artifact's source is from, and which it is."""
     source = found.manifest.source
     commit, number = source.commit[:9] or "unknown", source.build_number or "unknown"
     return f"{source.way} {source.location}, commit {commit}, build {number}"
 
 
-def _version_line(found: Stored) -> str:
+def version_line(found: Stored) -> str:
+    """Return what a tool of it said of its version."""
     version = found.manifest.version
     if version.number is None:
         return f"{version.ran}: {version.reason}"

@@ -75,9 +75,11 @@ def reproduce(
     wanted = cast("Level", required)
     asked = reproducing.Asked(what, reproducing.sets_of_variations(varied), source, jobs, offline, trust)
     with progress() as shown:
-        report = reproducing.reproduce(asked, session_of(catalogs, shown))
+        session = session_of(catalogs, shown)
+        report = reproducing.reproduce(asked, session)
     render_reproduction.reproduction(report, required=wanted, as_json=as_json)
     try:
+        reproducing.keep(report, session.folders)
         if html:
             write_whole(html, page.page(report).encode())
         if attest and report.verdict != "not comparable":

@@ -36,8 +36,11 @@ class TestStore:
         assert "1 artifacts" in done.out
         assert f"{BUILD_NUMBER} ({built.toy.commit[:9]})" in done.out
         document = built.box.run("list", "--json").document()
-        assert document["schema"] == "sparkbuild/list/1"
-        assert [a["manifest"] for a in document["artifacts"]] == [built.done.artifact()["manifest"]]
+        assert document["schema"] == "sparkbuild/list/2"
+        artifact = built.done.artifact()
+        assert [(a["path"], a["key"]) for a in document["artifacts"]] == [
+            (artifact["path"], artifact["manifest"]["key"])
+        ]
 
     def test_list_of_an_empty_store(self, tmp_path: Path) -> None:
         box = Box(tmp_path / "home")

