@@ -118,9 +118,9 @@ def _fields(document: Document, known: dict[str, str], *, same: bool) -> Iterato
         yield failed(MANIFEST, "form", "it says the same in other bytes: written anew, or in another order")
 
 
-def _natural(pointer: str) -> list[tuple[int, str]]:
+def _natural(pointer: str) -> list[str]:
     """Order pointers as people do: /files/9 before /files/10."""
-    return [(int(w), "") if w.isdecimal() and len(w) < 10 else (-1, w) for w in pointer.split("/")]  # noqa: PLR2004
+    return [word.zfill(9) if word.isdecimal() else word for word in pointer.split("/")]
 
 
 def _content(name: str, data: bytes, found: object, document: Document) -> Iterator[Check]:

@@ -315,6 +315,16 @@ def test_a_statement_about_nothing_is_told(place: Path, name: str, text: bytes) 
     assert ("manifest.json", f"digest in {name}") in failures(place)
 
 
+def test_a_statement_about_a_manifest_that_does_not_hold_is_not_made_again(place: Path) -> None:
+    data = put(json.loads((place / "manifest.json").read_bytes()), ("engine",), add_to_it)
+    (place / "manifest.json").write_bytes(data)
+    found = json.loads((place / PROVENANCE).read_bytes())
+    found["subject"][0]["digest"]["sha256"] = sha256_bytes(data)
+    (place / PROVENANCE).write_text(json.dumps(found))
+    assert ("manifest.json", "/engine/surprise") in failures(place)
+    assert Check(PROVENANCE, "content", "not run", "its manifest does not hold") in verify(place)
+
+
 @pytest.mark.parametrize("name", [PROVENANCE, PROBE, SBOM])
 def test_anothers_statement_is_told(place: Path, name: str, tmp_path: Path) -> None:
     other = msgspec.structs.replace(manifests.read(place / "manifest.json"), key=digest("another"))
@@ -423,6 +433,16 @@ def test_what_is_said_of_a_file_is_read_from_it_again(place: Path, field: str, v
     listed = tuple(msgspec.structs.replace(f, **changes) if f.path == name else f for f in made.files)
     rewrite(place, files=listed)
     assert (name, field) in failures(place)
+
+
+def test_a_file_that_nobody_can_run_is_named_although_its_hash_holds(place: Path) -> None:
+    (place / SERVER).write_bytes(b"\x7fELF, but no more")
+    made = manifests.read(place / "manifest.json")
+    told = {"sha256": sha256_file(place / SERVER), "size": (place / SERVER).stat().st_size}
+    rewrite(
+        place, files=tuple(msgspec.structs.replace(f, **told) if f.path == SERVER else f for f in made.files)
+    )
+    assert failures(place) == [(SERVER, "facts")]
 
 
 def test_a_file_that_is_there_twice(place: Path) -> None:
@@ -744,6 +764,15 @@ def test_a_manifest_that_the_index_knows_and_nobody_can_read(root: Path) -> None
     bad = failures(root)
     assert (f"{path.relative_to(root)}", "") in bad
     assert any(f.endswith("/digest") for _, f in bad)
+
+
+def test_a_manifest_that_is_a_link_is_not_followed_from_the_index(root: Path) -> None:
+    path = root / "toy" / digest("one")[:16] / "manifest.json"
+    shutil.move(path, root.parent / "away.json")
+    path.symlink_to(root.parent / "away.json")
+    bad = failures(root)
+    assert (str(path.relative_to(root)), "") in bad
+    assert any(file == INDEX and field.endswith("/manifest") for file, field in bad)
 
 
 def test_what_can_not_be_checked_is_an_error(tmp_path: Path, place: Path) -> None:
