@@ -39,9 +39,13 @@ def folder(engine: str, key: str, folders: Folders) -> Path:
 @contextlib.contextmanager
 def reserved(engine: str, key: str, folders: Folders, *, wait: float = -1) -> Iterator[None]:
     """Hold the lock of one key: two builders of the same thing take turns. ``wait`` as in files.locked."""
-    place = folder(engine, key, folders)
-    with locked(place.with_name(f".{place.name}.lock"), wait=wait):
+    with locked(lock_of(folder(engine, key, folders)), wait=wait):
         yield
+
+
+def lock_of(place: Path) -> Path:
+    """Return the lock file of the artifact in a folder: who holds it finds nothing removed or replaced."""
+    return place.with_name(f".{place.name}.lock")
 
 
 def find(engine: str, key: str, folders: Folders) -> Stored | None:
