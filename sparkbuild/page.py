@@ -24,6 +24,7 @@ table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 caption { text-align: left; font-weight: bold; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
   border-bottom: 1px solid var(--line); }
+.rows thead th { white-space: nowrap; }
 summary { cursor: pointer; }
 summary, td span { white-space: nowrap; }
 ol { list-style: none; padding: 0; }
@@ -39,6 +40,7 @@ ol li[aria-current] { border: 2px solid; border-left-width: .6rem; }
   .rows tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
   .rows td { display: block; border: 0; padding: 0; }
   .rows td::before { content: attr(data-head) ": "; }
+  .rows td[data-head=""]::before { content: none; }
   .rows td details { display: inline-block; vertical-align: top; }
 }
 @media print {
@@ -76,8 +78,11 @@ def facts(named: Mapping[str, str]) -> str:
     return f"<dl>\n{rows}\n</dl>"
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; on a narrow screen each cell names its column."""
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], style: str = "rows") -> str:
+    """Return a table of cells that are HTML already.
+
+    With the style "rows" each row is a list on a narrow screen, of cells that name their column.
+    """
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(
         "<tr>"
@@ -86,7 +91,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> 
         for row in rows
     )
     return (
-        f'<table class="rows">\n<caption>{caption}</caption>\n'
+        f'<table class="{style}">\n<caption>{caption}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
     )
 

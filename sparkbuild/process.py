@@ -126,9 +126,10 @@ def stream(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) -> 
 class Running:
     """A command at work in the background."""
 
-    def __init__(self, child: subprocess.Popen[bytes], kept: bytearray) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], kept: bytearray, reader: threading.Thread) -> None:
         self._child = child
         self._kept = kept
+        self._reader = reader
 
     @property
     def returncode(self) -> int | None:
@@ -138,6 +139,8 @@ class Running:
     @property
     def output(self) -> str:
         """What it said so far, stdout and stderr together: the first 8 MiB."""
+        if self.returncode is not None:
+            self._reader.join(_PATIENCE)  # its last words may still be in the pipe
         return _text(bytes(self._kept))
 
     def stop(self) -> int:
@@ -168,7 +171,7 @@ def running(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) ->
             if child.stdin is not None:
                 child.stdin.close()
             reader.start()  # after the fork, which threads would endanger
-            yield Running(child, kept)
+            yield Running(child, kept, reader)
     finally:
         over.set()
         if reader.ident is not None:

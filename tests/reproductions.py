@@ -72,7 +72,14 @@ def hostile(value: Any) -> Any:  # noqa: ANN401 - any record
     if isinstance(value, tuple):
         return tuple(map(hostile, value))
     if isinstance(value, msgspec.Struct):
-        fixed = ("schema", "backend", "verdict", "level", "replay", "kinds")
+        fixed = ("schema", "backend", "verdict", "level", "replay", "kinds", "state", "status", "letter")
         old = msgspec.structs.asdict(value)
-        return type(value)(**{k: v if k in fixed else hostile(v) for k, v in old.items()})
-    return HOSTILE + value if isinstance(value, str) else value
+        return type(value)(
+            **{
+                k: v if k in fixed and not isinstance(v, msgspec.Struct) else hostile(v)
+                for k, v in old.items()
+            }
+        )
+    if isinstance(value, dict):
+        return {hostile(k): hostile(v) for k, v in value.items()}
+    return HOSTILE + value if isinstance(value, str) and value else value

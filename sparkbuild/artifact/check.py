@@ -15,20 +15,23 @@ import msgspec
 from sparkbuild.artifact import archive, check_documents, check_files, check_index, check_run, signing
 from sparkbuild.artifact.checked import Check, differences, failed, json_of, judged
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.artifact.statements import PROBE, PROVENANCE
 from sparkbuild.catalog import Catalog
 from sparkbuild.errors import BinaryError, StoreError, UsageError
 from sparkbuild.handover import INDEX, MANIFEST
 from sparkbuild.inspection.probe import probe
-from sparkbuild.progress import Progress
+from sparkbuild.progress import Progress, Silent
 
-SIGNATURE = "signature"
+SIGNATURE, UNSIGNED = "signature", "nobody signed it"
+_SIGNED = (MANIFEST, PROVENANCE, PROBE)  # what --sign signs; an SBOM says nothing beyond the manifest
 
 
 class Asked(msgspec.Struct, frozen=True):
     """What is asked beyond hashes.
 
-    ``allowed`` is an allowed signers file: with it every document must be signed, by ``signer`` where one
-    is named. With a ``catalog`` the binaries are judged again under its rules; nothing is run.
+    ``allowed`` is an allowed signers file: with it the manifest and its statements must be signed, by
+    ``signer`` where one is named, and any other signature must hold. With a ``catalog`` the binaries are
+    judged again under its rules; nothing is run.
     """
 
     allowed: Path | None = None
@@ -36,7 +39,10 @@ class Asked(msgspec.Struct, frozen=True):
     catalog: Catalog | None = None
 
 
-def check(place: Path, asked: Asked, progress: Progress) -> tuple[Check, ...]:
+_HASHES, _SILENT = Asked(), Silent()
+
+
+def check(place: Path, asked: Asked = _HASHES, progress: Progress = _SILENT) -> tuple[Check, ...]:
     """Return all that was checked of an artifact's folder, its manifest.json, an archive, or a folder of all.
 
     Raises UsageError when there is no such place or it can not be checked so, StoreError when it is none
@@ -111,8 +117,8 @@ def _signatures(folder: Path, asked: Asked) -> Iterator[Check]:
         if not path.is_file() or path.is_symlink():
             continue
         there = _there(signing.signature_of(path))
-        if not asked.allowed:
-            said = "nobody was named whose signature counts" if there else "nobody signed it"
+        if not asked.allowed or not (there or name in _SIGNED):
+            said = "nobody was named whose signature counts" if there else UNSIGNED
             yield Check(name, SIGNATURE, "not run", said)
             continue
         signer = None if name in check_documents.LATER else asked.signer

@@ -19,7 +19,7 @@ from sparkbuild.handover import MANIFEST
 from sparkbuild.inspection.elf import read_elf
 
 _BIN = "bin"
-DOCUMENTS = (MANIFEST, *MADE, *LATER)  # what may lie beside bin/, each with its signature
+DOCUMENTS = (MANIFEST, *MADE, *LATER)  # of this manifest; each may have a signature
 _NOTES = ("timeline.json", "published.json")  # may lie there too; nothing depends on them
 _PLAIN_ROLES = ("tool", "library")  # what a file is called whose recipe gives it no role
 _COUNTED = ("path", "sha256", "size")
@@ -82,7 +82,7 @@ def _mode(mode: int) -> str:
 
 def strays(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Name what lies in an artifact's folder and is neither one of its files nor a known document."""
-    known = {f.path for f in manifest.files} | {*_NOTES}
+    known = {f.path for f in manifest.files} | {n for n in _NOTES if not oddity(folder / n)}
     for name in DOCUMENTS:
         if (folder / name).exists():
             known |= {name, signature_of(Path(name)).name}

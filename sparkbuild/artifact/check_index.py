@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.checked import Check, bytes_of, failed, json_of, judged
+from sparkbuild.artifact.index import entry_of
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes
 from sparkbuild.handover import INDEX, MANIFEST, Entry, Index
@@ -58,28 +58,17 @@ def _entry(root: Path, entry: Entry, place: str) -> Iterator[Check]:
     digest = sha256_bytes(data)
     wrong = "" if digest == entry.digest else f"{entry.manifest} has the SHA-256 {digest}"
     yield judged(INDEX, f"{place}/digest", wrong)
-    yield from _claims(path, entry, place)
+    yield from _claims(root, path.parent, entry, place)
 
 
-def _claims(path: Path, entry: Entry, place: str) -> Iterator[Check]:
-    """Compare what an entry repeats of a manifest with the manifest."""
+def _claims(root: Path, folder: Path, entry: Entry, place: str) -> Iterator[Check]:
+    """Compare what an entry repeats of an artifact with the artifact."""
     try:
-        made = manifests.read(path)
-    except StoreError:
-        yield Check(INDEX, place, "not run", "its manifest does not hold")
+        told = entry_of(root, folder)
+    except StoreError as problem:
+        yield failed(INDEX, f"{place}/manifest", problem.what)
         return
-    for name, told in {
-        "engine": made.engine.name,
-        "title": made.engine.title,
-        "state": made.engine.state.status,
-        "key": made.key,
-        "arch": made.target.arch,
-        "backend": made.target.backend,
-        "processor": made.target.processor,
-        "commit": made.source.commit,
-        "build_number": made.source.build_number,
-        "made": made.build.started,
-        "size": sum(f.size for f in made.files),
-    }.items():
-        if (here := getattr(entry, name)) != told:
-            yield failed(INDEX, f"{place}/{name}", f"it is {here!r}, in the manifest {told!r}"[:300])
+    for name in Entry.__struct_fields__:
+        here, there = getattr(entry, name), getattr(told, name)
+        if here != there and name not in ("digest", "seen_ns"):
+            yield failed(INDEX, f"{place}/{name}", f"it is {here!r}, in the artifact {there!r}"[:300])

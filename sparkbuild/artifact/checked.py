@@ -31,6 +31,11 @@ class Check(msgspec.Struct, frozen=True):
     verdict: Verdict
     said: str = ""
 
+    @property
+    def what(self) -> str:
+        """The file and what of it, for a sentence."""
+        return f"{self.file} {self.field}".strip()
+
 
 def failed(file: str, field: str, said: str) -> Check:
     """Return a check that failed."""

@@ -7,8 +7,7 @@ of too narrow a scope is never asked for anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from io import BufferedReader
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin
@@ -59,9 +58,8 @@ class Client:
         with self._expect(_ACCEPTED, "upload", f"{self._base}/blobs/uploads/", "POST") as begun:
             place = urljoin(begun.url, begun.headers.get("Location", ""))
         url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
-        with path.open("rb") as file:
-            headers = {"Content-Type": "application/octet-stream"}
-            self._expect(_CREATED, "blob", url, "PUT", data=file, headers=headers).close()
+        headers = {"Content-Type": "application/octet-stream"}
+        self._expect(_CREATED, "blob", url, "PUT", data=_Body(path), headers=headers).close()
 
     def send_manifest(self, data: bytes, media_type: str) -> None:
         """Send an image manifest under the reference's tag."""
@@ -98,27 +96,39 @@ class Client:
             url = urljoin(url, following) if more else ""
         return tuple(sorted(found))
 
-    def _expect(self, code: int, what: str, url: str, method: str = "GET", **more: Any) -> Response:  # noqa: ANN401 - what requests takes
-        answer = self._ask(url, method, **more)
+    def _expect(self, code: int, what: str, *asked: str, **more: Any) -> Response:  # noqa: ANN401 - as _ask
+        answer = self._ask(*asked, **more)
         if answer.status_code != code:
             said = "".join(c for c in self._body(answer).decode(errors="replace") if c.isprintable())
             why = "has no such" if answer.status_code == _NOT_FOUND else "refused the"
             raise self._error(f"{why} {what}: {answer.status_code} {said[:_SAID]}")
         return answer
 
-    def _ask(self, url: str, method: str = "GET", **more: Any) -> Response:  # noqa: ANN401 - what requests takes
+    def _ask(
+        self,
+        url: str,
+        method: str = "GET",
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | _Body | None = None,
+    ) -> Response:
         from requests import RequestException  # noqa: PLC0415
 
         if not url.startswith(self._origin):  # the credentials would go there as well
             raise self._error("points to another host")
         ask = type(self._oras).do_request.__wrapped__  # without its retries
+
+        def answered() -> Response:  # oras adds to the headers
+            found: Response = ask(
+                self._oras, url, method, data=data, headers=dict(headers or {}), stream=True
+            )
+            return found
+
         try:
-            answer: Response = ask(self._oras, url, method, stream=True, **more)
+            answer = answered()
             if answer.status_code == UNAUTHORIZED and getattr(self._oras.auth, "token", None):
                 self._oras.auth.token = None  # it was for less, to read only, or is too old
-                if isinstance(body := more.get("data"), BufferedReader):
-                    body.seek(0)
-                answer = ask(self._oras, url, method, stream=True, **more)
+                answer = answered()
         except RequestException as problem:
             raise self._error(f"broke off: {reason(problem)}") from problem
         except (ValueError, TypeError, LookupError, AttributeError) as problem:  # oras', for an odd challenge
@@ -148,6 +158,21 @@ class Client:
             where=self.shown,
             remedy=f"try again; if it wants a log-in: docker login {self._reference.host}",
         )
+
+
+class _Body:
+    """A file as a request's body; from its beginning whenever it is sent, as for a log-in on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
 
 
 class _Tags(msgspec.Struct, frozen=True):

@@ -39,5 +39,6 @@ def _summary(a: Manifest, b: Manifest, groups: Mapping[str, Group]) -> tuple[str
         said.append(f"not the same: {', '.join(other)}")
     said += groups["files"].meaning[:1]
     if a.key == b.key:
-        said.append("the same key: one should be as good as the other")
+        kept = "not kept" if groups["files"].differs else "kept"
+        said.append(f"the same key, which promises the same bytes: {kept}")
     return tuple(said)

@@ -21,7 +21,7 @@ from sparkbuild.artifact import archive
 from sparkbuild.artifact.client import Client
 from sparkbuild.artifact.reference import Reference
 from sparkbuild.errors import StoreError, UsageError
-from sparkbuild.files import disk_error, sha256_bytes, sha256_file, whole_folder
+from sparkbuild.files import sha256_bytes, sha256_file, whole_folder
 
 ARTIFACT = "application/vnd.sparkbuild.artifact.v1"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -167,16 +167,13 @@ def _read_image(data: bytes, where: str) -> Image:
 def _fetch(client: Client, layer: Descriptor, path: Path) -> None:
     """Write a blob to a file and check its size and digest on the way."""
     digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("xb") as file:
-            for block in client.blob(layer.digest):
-                size += len(block)
-                if size > layer.size:
-                    break
-                digest.update(block)
-                file.write(block)
-    except OSError as problem:
-        raise disk_error(f"cannot write {path.name}", path, problem) from problem
+    with path.open("xb") as file:
+        for block in client.blob(layer.digest):
+            size += len(block)
+            if size > layer.size:
+                break
+            digest.update(block)
+            file.write(block)
     if size != layer.size or f"sha256:{digest.hexdigest()}" != layer.digest:
         raise _wrong(f"{layer.title!r} is not what was pushed (size or digest differ)", client.shown)
 

@@ -52,7 +52,8 @@ def diff(a: str, b: str, *, tell: bool, as_json: bool) -> None:
 
     folders = Folders.default()
     one, two = chosen(a, folders), chosen(b, folders)
-    found = compare(one.manifest, two.manifest, (one.name, two.name))
+    names = [n.name if n.name.startswith(said) else f"{n.name} ({said})" for n, said in ((one, a), (two, b))]
+    found = compare(one.manifest, two.manifest, (names[0], names[1]))
     render_diff.difference(found, as_json=as_json)
     if tell and found.differs:
         finish(FindingError(f"{one.name} and {two.name} differ"), as_json)

@@ -33,7 +33,9 @@ def checked(place: Path, checks: Sequence[Check], *, signed: bool, as_json: bool
 
 
 def _unsigned(checks: Sequence[Check]) -> str:
-    if any(c.field == "signature" and c.said != "nobody signed it" for c in checks):
+    from sparkbuild.artifact.check import SIGNATURE, UNSIGNED  # noqa: PLC0415
+
+    if any(c.field == SIGNATURE and c.said != UNSIGNED for c in checks):
         return "no signature was checked: name whose count with --allowed-signers"
     return "nobody signed it: who changes a file and all that is said of it is not found out"
 

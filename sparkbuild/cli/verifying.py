@@ -47,7 +47,7 @@ def verify(
     with progress() as shown:
         checks = checking.check(place, checking.Asked(allowed, signer, catalog), shown)
     render_check.checked(place, checks, signed=checking.signed(checks), as_json=as_json)
-    if bad := [f"{c.file}{' ' if c.field else ''}{c.field}" for c in checks if c.verdict == "failed"]:
+    if bad := [c.what for c in checks if c.verdict == "failed"]:
         more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         what = f"{len(bad)} of {len(checks)} checks failed: {', '.join(bad[:_NAMED])}{more}"
         finish(FindingError(what, where=str(place)), as_json)

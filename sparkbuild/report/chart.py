@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -41,8 +42,10 @@ def _facts(known: Load, jobs: int, cores: int) -> dict[str, str]:
     told = {
         "compiled in": f"{_time(known.wall / 1000)}, {len(known.steps)} steps, {jobs} jobs at most",
         "cores busy": f"{busy}, with one core for each step that runs",
-        "ends thinly": f"in the last {_time(known.tail / 1000)} fewer steps ran than could have",
+        "at the end": f"for {_time(known.tail / 1000)} fewer steps ran than could have run at once",
     }
+    if known.tail == known.wall:
+        told["at the end"] = "as at all times, fewer steps ran than could have run at once"
     if known.mixed:
         told["note"] = (
             f"up to {known.lanes} steps at once with {jobs} jobs: more than one run of ninja is in this log, "
@@ -53,11 +56,11 @@ def _facts(known: Load, jobs: int, cores: int) -> dict[str, str]:
 
 def _strip(known: Load, jobs: int, cores: int) -> str:
     """Return how many steps ran at once over the time, up to the cores and above them."""
-    top = max(jobs, cores, *(round(n + 0.5) for n in known.at_once))
+    top = max(jobs, cores, *(math.ceil(n - 0.01) for n in known.at_once))
     busy = _area([min(n, cores) for n in known.at_once], top)
     over = _area(list(known.at_once), top)
     line = _STRIP - _STRIP * cores / top
-    said = f"Steps at once, from 0 to {top}; the line is at {cores} cores"
+    said = f"How many steps ran at once, 0 to {top}; the line: all {cores} cores busy"
     return (
         f"<figure><figcaption>{said}</figcaption>\n"
         f'<svg class="strip" viewBox="0 0 {_WIDE} {_STRIP}" preserveAspectRatio="none" role="img" '
@@ -120,11 +123,11 @@ def _slowest(known: Load) -> str:
             text(_name(s)),
             f"<span>{s.took / 1000:.1f} s</span>",
             f"<span>{s.took / known.work:.1%}</span>" if known.work else "",
-            f"<span>{_time(s.start / 1000)} to {_time(s.end / 1000)}</span>",
+            f"<span>{_time(s.start / 1000)}</span>",
         )
         for s in known.slowest()
     ]
-    return table("What took longest", ("file", "took", "of all steps' time", "when"), rows)
+    return table("What took longest", ("file", "took", "share", "began at"), rows, "slowest")
 
 
 def _name(step: Step) -> str:
@@ -139,6 +142,6 @@ def _file(output: str) -> str:
 
 def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    if seconds < 10:  # noqa: PLR2004 - then a tenth counts
+    if 0 < seconds < 10:  # noqa: PLR2004 - then a tenth counts
         return f"{seconds:.1f} s"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

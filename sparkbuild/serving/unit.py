@@ -111,7 +111,7 @@ def with_settings(profile: handover.Profile, changed: Mapping[str, str], rules: 
             raise UsageError(
                 f"no setting {name!r}", where="--set", remedy=f"one of: {', '.join(sorted(known))}"
             )
-    merged = {n: v for n, v in (profile.settings | changed).items() if v}
+    merged = {n: v for n, v in (profile.settings | dict(changed)).items() if v}
     return msgspec.structs.replace(profile, settings=merged)
 
 

@@ -131,7 +131,8 @@ def _trial(artifact: Artifact, asked: Asked, here: Here, work: Path, *, on_gpu: 
         profile=asked.profile,
         settings={"threads": str(min(4, len(os.sched_getaffinity(0)))), **layers},
         environment={**run.environment, **environment, **hidden},
-        libraries=here.how.libraries,
+        # The stub of a driver, which lets a CUDA build start where none is, must not hide a real one.
+        libraries=tuple(p for p in here.how.libraries if not (on_gpu and p.name == "stubs")),
         model=model,
         work=work,
         patience=asked.patience + model.stat().st_size / _RATE,
@@ -150,9 +151,11 @@ def _steps(
     if changed:  # whatever they are, they are not what the verdict would be about
         return (files,)
     tried = []
-    for tool, how in attempts(trial.artifact):
+    for tool, how in attempts(trial.artifact, trial.profile):
         progress.stage(f"run its {tool.role}")
         tried.append(attempt(trial, tool, how))
+    if not tried:
+        return (files, Step("tools", "not run", 0.0, "it has no tool that could be tried"))
     steps = (files, *(t.step for t in tried))
     if trial.artifact.manifest.target.backend != "cuda":
         return steps

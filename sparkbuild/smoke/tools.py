@@ -17,7 +17,7 @@ from sparkbuild.inspection.runtime import Run, in_background, outcome, printable
 from sparkbuild.smoke import answers, server
 from sparkbuild.smoke.answers import BadAnswerError, Bench
 from sparkbuild.smoke.records import Step, Verdict
-from sparkbuild.smoke.words import command, expected, tool_of
+from sparkbuild.smoke.words import command, expected
 
 _TEXT = "the quick brown fox jumps over the lazy dog. " * 3  # 136 tokens of the tiny model: four times 32
 _QUESTION = {"prompt": "the quick brown fox", "n_predict": 4, "temperature": 0.0}
@@ -71,12 +71,17 @@ class _NotRunError(Exception):
 Attempt = Callable[[Trial, Tool], _Answer]
 
 
-def attempts(artifact: Artifact) -> list[tuple[Tool, Attempt]]:
-    """Return what is tried: the benchmarks that the artifact has, and one tool that answers."""
+def attempts(artifact: Artifact, profile: str) -> list[tuple[Tool, Attempt]]:
+    """Return what is tried: the benchmarks that the artifact has, and one tool that answers.
+
+    With a profile these are the tools that have a command for it.
+    """
     benches: list[tuple[str, Attempt]] = [("bench", _bench), ("sweep-bench", _sweep)]
     answering: list[tuple[str, Attempt]] = [("server", _serve), ("perplexity", _perplexity), ("cli", _cli)]
-    found = [(t, a) for r, a in benches if (t := tool_of(artifact, r))]
-    return found + [(t, a) for r, a in answering if (t := tool_of(artifact, r))][:1]
+    known = {c.role for c in artifact.manifest.run.commands if c.profile == profile}
+    tools = {t.role: t for t in artifact.manifest.run.tools if not profile or t.role in known}
+    found = [(tools[r], a) for r, a in benches if r in tools]
+    return found + [(tools[r], a) for r, a in answering if r in tools][:1]
 
 
 def attempt(trial: Trial, tool: Tool, how: Attempt) -> Tried:
@@ -174,8 +179,7 @@ def _serve(trial: Trial, tool: Tool) -> _Answer:
         _wait(trial, child, port, until)
         ready = round(time.monotonic() - begun, 2)
         text, figures = _complete(trial, child, port, until)
-        if child.returncode is not None:
-            _ended(trial, child)
+        _wait(trial, child, port, max(until, time.monotonic() + 1))  # it must live on
         code = child.stop()
     if code == -signal.SIGKILL:
         raise BadAnswerError("it answered, but SIGTERM did not end it within 5 s")

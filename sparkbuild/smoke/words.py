@@ -39,11 +39,6 @@ _FAMILY = {
 }
 
 
-def tool_of(artifact: Artifact, role: str) -> Tool | None:
-    """Return the tool with this role where the artifact has one."""
-    return next((t for t in artifact.manifest.run.tools if t.role == role), None)
-
-
 def words(tool: Tool, settings: Mapping[str, str]) -> list[str]:
     """Return how a tool takes settings: as the manifest says, else as the family does, else not at all."""
     found: list[str] = []

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,66 @@ def test_a_child_that_floods_while_it_is_ended_does_not_block(tmp_path: Path, ma
     with process.stream(["sh", "-c", code], env=process.clean_env(), cwd=tmp_path) as running:
         assert next(iter(running)) == "go"
     assert gone(mark)
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def in_background(body: str, **env: str) -> AbstractContextManager[process.Running]:
+    return process.running(["sh", "-c", body], env=process.clean_env(**env), cwd=Path("/"))
+
+
+def until_it_says(child: process.Running, text: str) -> None:
+    while text not in child.output and child.returncode is None:
+        time.sleep(0.01)
+
+
+def test_a_background_command_is_stopped_by_sigterm(mark: str) -> None:
+    with in_background(f"trap 'echo bye; exit 7' TERM; echo up >&2; sleep {mark} & wait") as child:
+        until_it_says(child, "up")
+        assert child.returncode is None
+        assert child.stop() == 7
+    assert child.output == "up\nbye\n"
+    assert gone(mark)
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, ValueError])
+def test_leaving_the_block_ends_a_background_command(mark: str, how: type[BaseException]) -> None:
+    def leave() -> None:
+        with in_background(f"sleep {mark} & echo up; wait") as child:
+            until_it_says(child, "up")
+            raise how
+
+    with pytest.raises(how):
+        leave()
+    assert gone(mark)
+
+
+def test_a_background_command_that_ignores_sigterm_is_killed(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_GRACE", 0.3)
+    with in_background(f"trap '' TERM; echo up; sleep {mark}; sleep {mark}") as child:
+        until_it_says(child, "up")
+        assert child.stop() == -signal.SIGKILL
+    assert gone(mark)
+
+
+def test_a_background_flood_neither_blocks_nor_fills_memory() -> None:
+    with in_background("yes | head -c 50000000; echo over >&2; exit 3") as child:
+        while child.returncode is None:
+            time.sleep(0.01)
+        assert child.returncode == 3
+    assert len(child.output) == process._LIMIT
+
+
+def test_an_orphan_that_floods_does_not_hold_the_block(mark: str) -> None:
+    with in_background(f"setsid yes {mark} & echo up") as child:
+        until_it_says(child, "up")
+    assert gone(mark)  # it is in a session of its own, but nobody reads its pipe any more
+
+
+def test_a_background_command_that_can_not_start_says_so() -> None:
+    tool = process.running(["/nowhere/tool"], env={}, cwd=Path("/"))
+    with pytest.raises(ProcessError, match="could not be started"), tool:
+        pass

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -341,6 +342,16 @@ def test_a_bomb_is_refused_before_it_is_large(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="too many"):
         unpack(tmp_path / "x.tar.zst", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_folder_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:  # a full disk can not be had here
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        unpack(written(tmp_path / "x.tar.zst", _GOOD), tmp_path / "out")
+    assert names(tmp_path / "out") == []
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkbuild.artifact import archive, signing
@@ -19,6 +19,7 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.check import Asked, check, signed
 from sparkbuild.artifact.check_documents import read, statements
 from sparkbuild.artifact.checked import Check, differences, json_of
+from sparkbuild.artifact.index import entry_of
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.artifact.sbom import SBOM, sbom
 from sparkbuild.artifact.statements import PROBE, PROVENANCE, provenance
@@ -27,10 +28,11 @@ from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.files import sha256_bytes, sha256_file
 from sparkbuild.handover import INDEX, Entry, Index
 from tests import artifacts
-from tests.conftest import Told, digest, manifest_of
+from tests.conftest import digest, manifest_of
 
-pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
-_KEYGEN = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
+pytestmark = pytest.mark.skipif(
+    not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and binutils are not installed"
+)
 SERVER, LIBRARY = f"bin/{artifacts.SERVER}", f"bin/{artifacts.LIBRARY}"
 
 
@@ -47,11 +49,11 @@ def place(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "artifact"))
 
 
-def verify(place: Path, asked: Asked = Asked()) -> tuple[Check, ...]:  # noqa: B008 - it is frozen
-    return check(place, asked, Told())
+def verify(place: Path, asked: Asked | None = None) -> tuple[Check, ...]:
+    return check(place, asked or Asked())
 
 
-def failures(place: Path, asked: Asked = Asked()) -> list[tuple[str, str]]:  # noqa: B008 - it is frozen
+def failures(place: Path, asked: Asked | None = None) -> list[tuple[str, str]]:
     return [(c.file, c.field) for c in verify(place, asked) if c.verdict == "failed"]
 
 
@@ -396,7 +398,7 @@ def test_the_run_part_says_what_the_rest_says(place: Path) -> None:
 
 def test_a_setting_that_does_not_concern_a_tool_may_be_missing(place: Path) -> None:
     command = manifests.read(place / "manifest.json").run.commands[0]
-    assert command.words == ("-m", "{model}", "--threads", "16", "--no-mmap")
+    assert command.words == ("--model", "{model}", "--threads", "16", "--no-mmap")
     with_run(place, commands=(msgspec.structs.replace(command, words=command.words[:-1]),))
     assert failures(place) == []
 
@@ -449,6 +451,11 @@ def link(path: Path) -> None:
     path.symlink_to(path.parents[2] / "elsewhere")
 
 
+def another(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 _SPOILED: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "cut": (lambda p: os.truncate(p, 1000), {"size", "sha256"}),
     "empty": (lambda p: os.truncate(p, 0), {"size", "sha256"}),
@@ -456,8 +463,8 @@ _SPOILED: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "a bit": (flip, {"sha256"}),
     "missing": (lambda p: p.unlink(), {""}),
     "a link": (link, {""}),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), {""}),
-    "a pipe": (lambda p: (p.unlink(), os.mkfifo(p)), {""}),
+    "a folder": (lambda p: another(p).mkdir(), {""}),
+    "a pipe": (lambda p: os.mkfifo(another(p)), {""}),
     "setuid": (lambda p: p.chmod(0o4755), {"mode"}),
     "writable": (lambda p: p.chmod(0o777), {"mode"}),
     "can not run": (lambda p: p.chmod(0o644), {"mode"}),
@@ -484,7 +491,17 @@ def test_a_bin_folder_elsewhere_is_not_followed(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x", ".hidden", "bin/libevil.so", "bin/sub/x", "sub/x", "provenance.json.bak", "smoke.json.sig"]
+    "name",
+    [
+        "x",
+        ".hidden",
+        "bin/libevil.so",
+        "bin/sub/x",
+        "sub/x",
+        "timeline.json.sig",
+        "provenance.json.bak",
+        "smoke.json.sig",
+    ],
 )
 def test_what_no_manifest_speaks_of_is_named(place: Path, name: str) -> None:
     (place / name).parent.mkdir(exist_ok=True)
@@ -493,10 +510,45 @@ def test_what_no_manifest_speaks_of_is_named(place: Path, name: str) -> None:
     assert failures(place) == [(expected, "")]
 
 
+def test_what_no_claim_depends_on_may_be_there(place: Path) -> None:
+    for name in ("timeline.json", "published.json"):
+        (place / name).write_text("{}")
+    assert failures(place) == []
+    (place / "timeline.json").unlink()
+    (place / "timeline.json").symlink_to("published.json")
+    assert failures(place) == [("timeline.json", "")]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_can_not_be_read(place: Path) -> None:
     (place / SERVER).chmod(0o311)
     assert failures(place) == [(SERVER, "")]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_bit_of_anything_can_change_unnoticed(place: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(p for p in place.rglob("*") if p.is_file())))
+    before = path.read_bytes()
+    where = data.draw(st.integers(0, len(before) - 1))
+    bit = data.draw(st.integers(0, 7))
+    path.write_bytes(before[:where] + bytes([before[where] ^ 1 << bit]) + before[where + 1 :])
+    try:
+        assert any(place / file == path or file == "manifest.json" for file, _ in failures(place))
+    finally:
+        path.write_bytes(before)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_nothing_can_be_cut_unnoticed(place: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(p for p in place.rglob("*") if p.is_file())))
+    before = path.read_bytes()
+    path.write_bytes(before[: data.draw(st.integers(0, len(before) - 1))])
+    try:
+        assert failures(place)
+    finally:
+        path.write_bytes(before)
 
 
 # Signatures.
@@ -566,6 +618,11 @@ def test_one_signer_alone_can_be_asked_for(place: Path, keys: Path) -> None:
     assert len(failures(place, Asked(keys / "both", "me@example.invalid"))) == 3
     sum_ = sha256_file(place / "manifest.json")
     (place / "smoke.json").write_text(json.dumps({"manifest": sum_}))
+    assert failures(place, Asked(keys / "both")) == []
+    assert Check("smoke.json", "signature", "not run", "nobody signed it") in verify(
+        place, Asked(keys / "both")
+    )
+    (place / "smoke.json.sig").write_text("x")
     assert failures(place, Asked(keys / "both")) == [("smoke.json", "signature")]
     sign(place, keys / "me")
     signing.sign(place / "smoke.json", keys / "other")  # who found it out need not be who built it
@@ -598,25 +655,6 @@ def test_binaries_that_can_not_be_judged(place: Path) -> None:
 
 
 # A folder of artifacts.
-
-
-def entry_of(root: Path, folder: Path) -> Entry:
-    made = manifests.read(folder / "manifest.json")
-    return Entry(
-        engine=made.engine.name,
-        title=made.engine.title,
-        state=made.engine.state.status,
-        key=made.key,
-        arch=made.target.arch,
-        backend=made.target.backend,
-        processor=made.target.processor,
-        commit=made.source.commit,
-        build_number=made.source.build_number,
-        made=made.build.started,
-        size=sum(f.size for f in made.files),
-        manifest=f"{folder.relative_to(root)}/manifest.json",
-        digest=sha256_file(folder / "manifest.json"),
-    )
 
 
 def write_index(root: Path, *entries: Entry) -> None:
@@ -652,6 +690,13 @@ def test_an_artifact_of_many_that_is_damaged_is_named(root: Path) -> None:
     assert failures(root) == [(f"toy/{digest('two')[:16]}/{SERVER}", "sha256")]
 
 
+def test_who_changes_all_of_an_artifact_is_found_out_by_the_index(root: Path) -> None:
+    folder = root / "toy" / digest("one")[:16]
+    rewrite(folder, engine=msgspec.structs.replace(manifest_of().engine, title="Another"))
+    assert failures(folder) == []
+    assert {f.rpartition("/")[2] for _, f in failures(root)} == {"digest", "title"}
+
+
 def test_an_index_that_says_something_else_is_named(root: Path) -> None:
     one, two = (entry_of(root, f) for f in sorted(root.glob("toy/[!.]*")))
     changes: dict[str, object] = {
@@ -667,6 +712,8 @@ def test_an_index_that_says_something_else_is_named(root: Path) -> None:
         "size": 1,
         "digest": digest("x"),
         "manifest": two.manifest,
+        "reproduction": "identical",
+        "smoke": "passed",
     }
     for name, value in changes.items():
         write_index(root, msgspec.structs.replace(one, **{name: value}), two)
@@ -743,7 +790,14 @@ def test_a_document_does_not_differ_from_itself(document: object) -> None:
 def test_a_hostile_provenance_does_not_break_the_check(place: Path) -> None:
     made = manifests.read(place / "manifest.json")
     found = json.loads(provenance(made, sha256_bytes((place / "manifest.json").read_bytes())))
-    for notes in ({"fields": []}, [], None, {"fields": {"/engine/title": 1}}, {"fields": {"x": {}}}):
+    hostile: tuple[object, ...] = (
+        {"fields": []},
+        [],
+        None,
+        {"fields": {"/engine/title": 1}},
+        {"fields": {"x": {}}},
+    )
+    for notes in hostile:
         found["subject"][0]["annotations"] = notes
         (place / PROVENANCE).write_text(json.dumps(found))
         assert failures(place)

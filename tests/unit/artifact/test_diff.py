@@ -78,8 +78,10 @@ def test_the_same_is_told_as_the_same() -> None:
     assert found.summary == (
         "the same engine, source, target, definitions, compilers, CUDA",
         "not one byte differs in 1 file",
-        "the same key: one should be as good as the other",
+        "the same key, which promises the same bytes: kept",
     )
+    other = replace(full(), files=(replace(full().files[0], sha256=digest("other")),))
+    assert compare(full(), other).summary[-1] == "the same key, which promises the same bytes: not kept"
 
 
 def test_a_record_reads_back_as_it_was() -> None:

@@ -509,18 +509,19 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     """A registry that answers as a test wants: by method and path, with (code, headers, body)."""
 
     answers: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
-    asked: ClassVar[list[tuple[str, str | None]]] = []
+    asked: ClassVar[list[tuple[str, str | None, int]]] = []
 
     def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.asked.append((f"{self.command} {self.path}", self.headers.get("Authorization")))
+        size = len(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+        self.asked.append((f"{self.command} {self.path}", self.headers.get("Authorization"), size))
         code, headers, body = self.answers.get(f"{self.command} {self.path}", (404, {}, b""))
         self.send_response(code)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the client has had enough
+                self.wfile.write(body)
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server looks for
 
@@ -546,6 +547,52 @@ def test_an_upload_to_another_host_is_refused(hostile: str, artifact: Path) -> N
         Hostile.answers["POST /v2/toy/blobs/uploads/"] = (202, {"Location": place}, b"")
         with pytest.raises(StoreError, match="points to another host"):
             push(artifact, f"oci://{hostile}/toy")
+
+
+def test_a_log_in_in_the_middle_sends_the_whole_blob_again(hostile: str, artifact: Path) -> None:
+    (artifact / "empty.json").unlink()
+    size = (artifact / "manifest.json").stat().st_size
+    put = f"/x?digest=sha256:{sha256_bytes((artifact / 'manifest.json').read_bytes())}"
+    Hostile.answers |= {
+        "POST /v2/toy/blobs/uploads/": (202, {"Location": "/x"}, b""),
+        f"PUT {put}": (401, {"WWW-Authenticate": f'Bearer realm="http://{hostile}/token"'}, b""),
+        "GET /token": (200, {}, b'{"token": "t"}'),
+    }
+    with pytest.raises(StoreError, match="refused the blob: 401"):
+        push(artifact, f"oci://{hostile}/toy")
+    sent = [(who, length) for asked, who, length in Hostile.asked if asked == f"PUT {put}"]
+    assert sent == [(None, size), ("Bearer t", size)] * 2
+
+
+@pytest.mark.parametrize("longer", [0, 1, 8 << 20])
+def test_a_blob_that_does_not_end_is_not_taken(
+    hostile: str, artifact: Path, tmp_path: Path, longer: int
+) -> None:
+    data = b'{"a": 1}\n' + bytes(longer)
+    image = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "artifactType": ARTIFACT,
+        "config": {"mediaType": "x", "digest": "x", "size": 2},
+        "layers": [
+            {
+                "mediaType": media_type,
+                "size": 9,
+                "digest": f"sha256:{sha256_bytes(data)}",
+                "annotations": {"org.opencontainers.image.title": name},
+            }
+            for name, media_type in (("manifest.json", "x"), ("", BIN))
+        ],
+    }
+    Hostile.answers["GET /v2/toy/manifests/latest"] = (200, {}, json.dumps(image).encode())
+    Hostile.answers[f"GET /v2/toy/blobs/sha256:{sha256_bytes(data)}"] = (200, {}, data)
+    if longer:
+        with pytest.raises(StoreError, match="not what was pushed"):
+            pull(f"oci://{hostile}/toy", tmp_path / "back", small_only=True)
+        assert not (tmp_path / "back").exists()
+    else:
+        pull(f"oci://{hostile}/toy", tmp_path / "back", small_only=True)
+        assert content(tmp_path / "back") == {"manifest.json": (data, 0o644)}
 
 
 def test_more_tags_at_another_host_are_not_asked_for(hostile: str) -> None:
@@ -614,7 +661,7 @@ def test_the_password_goes_to_its_registry_only(hostile: str, sealed: Path) -> N
     (sealed / ".docker" / "config.json").write_text(json.dumps(auths))
     Hostile.answers["GET /v2/toy/tags/list"] = (200, {}, b'{"tags": ["a"]}')
     assert tags(f"oci://{hostile}/toy") == ("a",)
-    assert {authorization for _, authorization in Hostile.asked} == {None}
+    assert {authorization for _, authorization, _ in Hostile.asked} == {None}
 
 
 # --- log-in -------------------------------------------------------------------------------------------
@@ -768,3 +815,11 @@ def test_tokens_are_asked_for_as_much_as_is_needed(
     assert pull(running.reference("v1"), tmp_path / "back") == digest
     assert content(tmp_path / "back") == content(artifact)
     assert tags(running.reference()) == ("v1",)
+
+
+def test_the_client_is_loaded_only_when_it_is_needed() -> None:
+    code = "import sys; from sparkbuild.artifact import archive, registry, signing\n"
+    code += "print(sorted({'oras', 'requests', 'jsonschema', 'zstandard'} & sys.modules.keys()))"
+    env = dict(os.environ, PYTHONPATH=str(Path(registry.__file__).parents[2]))
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
+    assert done.stdout == "[]\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,9 @@ def test_what_it_was_made_with_is_not_in_it() -> None:
     assert "made-with:cuda-toolkit" not in components(told(manifest_of(cuda=None)))
 
 
+@pytest.mark.skipif(
+    not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and binutils are not installed"
+)
 def test_files_depend_on_each_other_and_on_what_is_not_here(tmp_path: Path) -> None:
     whole = told(artifacts.make(tmp_path))
     assert components(whole)["needs:libc.so.6"]["scope"] == "required"

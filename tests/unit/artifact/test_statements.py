@@ -179,3 +179,9 @@ def test_jq_gives_the_same_digests(tmp_path: Path) -> None:
         words = [f"[{n}]" if n.isdigit() else f".{n}" for n in pointer.split("/")[1:]]
         jq = subprocess.run(["jq", "-cSa", "".join(words), path], capture_output=True, check=True)
         assert sha256_bytes(jq.stdout) == expected[pointer], pointer
+
+
+def test_the_page_explains_every_name_of_ours() -> None:
+    page = _DOCS.read_text()
+    for name in (BUILD_TYPE, BUILDER, PROBE_TYPE, "sparkbuildCompilers", "sparkbuildCuda"):
+        assert f"`{name}`" in page

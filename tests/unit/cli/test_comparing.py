@@ -11,6 +11,7 @@ from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.cli.main import run
 from sparkbuild.files import Folders
 from tests.conftest import FILE, digest, manifest_of
+from tests.pages import alone
 
 
 def add(made: Manifest) -> str:
@@ -87,3 +88,38 @@ def test_a_hostile_manifest_steers_no_terminal(capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "[bold]x" in out
+
+
+def test_report_writes_one_page(
+    two: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    assert run(["report", "--out", str(out)]) == 0
+    assert "2 artifacts" in capsys.readouterr().out
+    text = out.read_text()
+    alone(text)
+    assert all(name in text for name in two)
+    assert run(["report", two[1], "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["schema"], told["artifacts"], told["left_out"]) == ("sparkbuild/report/1", [two[1]], [])
+    assert two[0] not in out.read_text()
+
+
+def test_report_leaves_out_what_a_page_has_no_room_for_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [add(manifest_of(key=digest(str(n)))) for n in range(10)]
+    broken = store.folder("toy", digest("broken"), Folders.default())
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{}")
+    out = tmp_path / "page.html"
+    assert run(["report", "--out", str(out)]) == 0
+    assert "left out: 2" in capsys.readouterr().out
+    text = out.read_text()
+    assert all(n in text for n in names)
+    assert "can not be read:" in text
+
+
+def test_report_about_nothing_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report"]) == 2
+    assert "no artifact in the store" in capsys.readouterr().err
