@@ -142,8 +142,7 @@ def keep(report: Reproduction, folders: Folders) -> None:
     place = store.folder(report.engine, report.key, folders)
     path = place / "manifest.json"
     if report.verdict != "not comparable" and path.is_file() and sha256_file(path) == report.manifest:
-        found = store.Stored(place, manifests.read(path))
-        store.add_sidecar(found, "reproduction.json", to_json(report) + b"\n")
+        store.add_sidecar(store.opened(place), "reproduction.json", to_json(report) + b"\n")
 
 
 def _user() -> str:

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +23,12 @@ import msgspec
 
 from sparkbuild.artifact import index, store, use
 from sparkbuild.errors import MissingError
-from sparkbuild.files import Folders, disk_error, sha256_file, sync_folder
+from sparkbuild.files import Folders, disk_error, locked, sha256_file, sync_folder
 from sparkbuild.handover import MANIFEST, Entry
 
 _LEFT = re.compile(rf"\.([0-9a-f]{{{index.NAME}}})\.(?!lock$).+")  # by files.whole_folder and by _remove
+_TAKEN = ".taken-*"  # where an import unpacks
+_KILLED = "left by a run that was killed"
 _DAY = dt.timedelta(days=1)
 
 
@@ -76,7 +79,7 @@ def plan_gc(
             Doomed((folders.store / e.manifest).parent, why, e.size, e.name, e.digest)
             for e, why in _choose(free, older_than, max_size, total)
         ]
-    return tuple(d for d in doomed if not _is_held(d.path, folders))
+    return tuple(d for d in doomed if not _is_held(d.path))
 
 
 def collect_garbage(
@@ -91,13 +94,13 @@ def collect_garbage(
     Returns what was removed. Raises StoreError for what the disk refuses.
     """
     for old in _lost(folders):
-        with contextlib.suppress(MissingError), _reserved(old, folders):
+        with contextlib.suppress(MissingError), _held(old):
             if old.exists() and not (final := _final(old)).exists():
                 old.rename(final)
     planned = plan_gc(folders, older_than=older_than, keep=keep, max_size=max_size)
     gone = []
     for doomed in planned:
-        with contextlib.suppress(MissingError), _reserved(doomed.path, folders):
+        with contextlib.suppress(MissingError), _held(doomed.path):
             if _remove(doomed, folders):
                 gone.append(doomed)
     index.update(folders.store)
@@ -175,7 +178,10 @@ def _debris(folders: Folders) -> Iterator[Doomed]:
     lost = set(_lost(folders))
     for path in sorted(folders.store.glob("*/.*")):
         if _LEFT.fullmatch(path.name) and path not in lost:
-            yield Doomed(path, "left by a run that was killed", _size(path))
+            yield Doomed(path, _KILLED, _size(path))
+    for path in sorted(folders.store.glob(_TAKEN)):
+        if time.time() - path.lstat().st_mtime > _DAY.total_seconds():
+            yield Doomed(path, _KILLED, _size(path))
 
 
 def _lost(folders: Folders) -> list[Path]:
@@ -190,14 +196,16 @@ def _final(path: Path) -> Path:
     return path.with_name(found[1]) if found else path
 
 
-def _reserved(path: Path, folders: Folders) -> contextlib.AbstractContextManager[None]:
+def _held(path: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of the artifact that a folder is of. Raises MissingError when somebody else does."""
-    return store.reserved(path.parent.name, _final(path).name, folders, wait=0)
+    if path.match(_TAKEN):
+        return contextlib.nullcontext()  # it has none: its age must do
+    return locked(store.lock_of(_final(path)), wait=0)
 
 
-def _is_held(path: Path, folders: Folders) -> bool:
+def _is_held(path: Path) -> bool:
     try:
-        with _reserved(path, folders):
+        with _held(path):
             return False
     except MissingError:
         return True

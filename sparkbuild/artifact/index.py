@@ -21,7 +21,6 @@ from typing import Literal
 
 import msgspec
 
-from sparkbuild.artifact import manifest as manifests
 from sparkbuild.errors import StoreError
 from sparkbuild.files import disk_error, locked, sha256_bytes, write_whole
 from sparkbuild.handover import INDEX, MANIFEST, Entry, Index
@@ -53,6 +52,8 @@ def entry_of(root: Path, folder: Path) -> Entry:
 
     Raises StoreError when its manifest can not be read or is another artifact's.
     """
+    from sparkbuild.artifact import manifest as manifests  # noqa: PLC0415 - half a second, and often not needed
+
     path = folder / MANIFEST
     seen = _changed(folder)  # before it is read: what comes later is seen the next time
     made = manifests.read(path)

@@ -1,20 +1,25 @@
-"""The store: a shelf (see index.py) with one folder an artifact, there whole or not at all."""
+"""The store: a shelf (see index.py) with one folder an artifact, there whole or not at all.
+
+A manifest's records take half a second to import: they are where a manifest is read or written, not where
+the index is enough.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from sparkbuild.artifact import index
-from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.errors import StoreError, UsageError, did_you_mean
 from sparkbuild.files import Folders, locked, whole_folder, write_whole
 from sparkbuild.handover import MANIFEST, Entry
+
+if TYPE_CHECKING:
+    from sparkbuild.artifact.manifest import Manifest
 
 Sidecar = Literal["reproduction.json", "smoke.json", "timeline.json", "published.json"]
 
@@ -39,9 +44,20 @@ def folder(engine: str, key: str, folders: Folders) -> Path:
 @contextlib.contextmanager
 def reserved(engine: str, key: str, folders: Folders, *, wait: float = -1) -> Iterator[None]:
     """Hold the lock of one key: two builders of the same thing take turns. ``wait`` as in files.locked."""
-    place = folder(engine, key, folders)
-    with locked(place.with_name(f".{place.name}.lock"), wait=wait):
+    with locked(lock_of(folder(engine, key, folders)), wait=wait):
         yield
+
+
+def lock_of(place: Path) -> Path:
+    """Return the lock file of the artifact in a folder: who holds it finds nothing removed or replaced."""
+    return place.with_name(f".{place.name}.lock")
+
+
+def opened(path: Path) -> Stored:
+    """Return the artifact in a folder. Raises StoreError when its manifest can not be read."""
+    from sparkbuild.artifact import manifest as manifests  # noqa: PLC0415 - see the module's docstring
+
+    return Stored(path, manifests.read(path / MANIFEST))
 
 
 def find(engine: str, key: str, folders: Folders) -> Stored | None:
@@ -49,7 +65,7 @@ def find(engine: str, key: str, folders: Folders) -> Stored | None:
     place = folder(engine, key, folders)
     if not (place / MANIFEST).is_file():
         return None
-    stored = Stored(place, manifests.read(place / MANIFEST))
+    stored = opened(place)
     damaged = [f.path for f in stored.manifest.files if _size(place / f.path) != f.size]
     if damaged or stored.manifest.key != key:
         raise StoreError(
@@ -71,6 +87,8 @@ def adding(engine: str, key: str, folders: Folders) -> Iterator[Path]:
 
 def finish(temp: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of an artifact."""
+    from sparkbuild.artifact import manifest as manifests  # noqa: PLC0415 - as above
+
     write_whole(temp / MANIFEST, manifests.encode(manifest))
 
 
@@ -101,7 +119,7 @@ def all_stored(folders: Folders) -> list[Stored]:
     found = []
     for entry in entries(folders)[0]:
         with contextlib.suppress(StoreError):  # removed since
-            found.append(_open(entry, folders))
+            found.append(opened((folders.store / entry.manifest).parent))
     return found
 
 
@@ -121,12 +139,7 @@ def pick(name: str, folders: Folders) -> Stored:
             where=str(folders.store),
             remedy=did_you_mean(name, [e.name for e in known]) + "'sparkbuild list' shows them all",
         )
-    return _open(found[0], folders)
-
-
-def _open(entry: Entry, folders: Folders) -> Stored:
-    path = folders.store / entry.manifest
-    return Stored(path.parent, manifests.read(path))
+    return opened((folders.store / found[0].manifest).parent)
 
 
 def _size(path: Path) -> int:

@@ -15,11 +15,9 @@ import re
 from pathlib import Path
 
 from sparkbuild.artifact import index, store
-from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
 from sparkbuild.errors import StoreError, UsageError, did_you_mean
 from sparkbuild.files import Folders, disk_error, sha256_file, sync_folder
-from sparkbuild.handover import MANIFEST
 
 _NAME = re.compile("[0-9a-f]{16}")
 
@@ -53,8 +51,7 @@ def back(engine: str, folders: Folders) -> Stored:
         now, before = _read(engine, folders)
         if not before:
             raise UsageError(f"no other artifact of {engine} was in use before {now}")
-        path = folders.store / engine / before
-        stored = Stored(path, manifests.read(path / MANIFEST))
+        stored = store.opened(folders.store / engine / before)
         _check(stored, folders)
         _switch(engine, before, now, folders)
     return stored
@@ -70,8 +67,7 @@ def in_use(folders: Folders) -> dict[str, Path]:
 
 def used(engine: str, folders: Folders) -> Stored:
     """Return the artifact in use of an engine. Raises UsageError where there is none."""
-    path = _known(engine, folders)
-    return Stored(path, manifests.read(path / MANIFEST))
+    return store.opened(_known(engine, folders))
 
 
 def _known(engine: str, folders: Folders) -> Path:

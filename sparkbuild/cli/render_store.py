@@ -31,18 +31,21 @@ class State(msgspec.Struct, frozen=True):
 
 
 def listed(
-    found: Sequence[Entry], root: Path, now: Collection[Path], damaged: Iterable[StoreError], *, as_json: bool
+    found: Sequence[Entry], root: Path, now: Collection[str], damaged: Iterable[StoreError], *, as_json: bool
 ) -> None:
-    """Show a shelf's artifacts; ``now`` are the folders of those in use."""
+    """Show a shelf's artifacts; ``now`` are those in use, as ENGINE@KEY."""
     problems = list(damaged)
-    rows = [((root / e.manifest).parent, e) for e in found]
     if as_json:
-        whole = [
-            {"name": e.name, "path": path, "in_use": path in now}
-            | {f: getattr(e, f) for f in e.__struct_fields__ if f != "seen_ns"}
-            for path, e in rows
-        ]
-        render.document("list", version=2, artifacts=whole, damaged=[d.as_dict() for d in problems])
+        render.document(
+            "list",
+            version=2,
+            artifacts=[
+                {"name": e.name, "path": f"{root}/{e.manifest.rpartition('/')[0]}", "in_use": e.name in now}
+                | msgspec.structs.asdict(e)
+                for e in found
+            ],
+            damaged=[d.as_dict() for d in problems],
+        )
         return
     heads = (
         "",
@@ -58,21 +61,20 @@ def listed(
     )
     cells = [
         (
-            "*" if path in now else "",
+            "*" if e.name in now else "",
             e.name,
             e.arch,
             e.backend,
             f"{e.build_number or '?'} ({e.commit[:9] or '?'})",
-            e.made.strftime("%Y-%m-%d %H:%M"),
+            f"{e.made:%Y-%m-%d %H:%M}",
             _megabytes(e.size),
             e.reproduction or "-",
             e.smoke or "-",
             e.state,
         )
-        for path, e in rows
+        for e in found
     ]
-    note = "* in use" if any(path in now for path, _ in rows) else ""
-    _table(f"{len(rows)} artifacts", heads, cells, note=note)
+    _table(f"{len(cells)} artifacts", heads, cells, note="* in use" if now else "")
     for problem in problems:
         render.error(problem, as_json=False)
 

@@ -35,7 +35,7 @@ def list_(place: Path | None, as_json: bool) -> None:
             raise UsageError("no such folder", where=str(place), remedy="'list' alone shows the store")
         folders = Folders(folders.cache, place, folders.config)
     found, bad = store.entries(folders)
-    now = set() if place else set(use.in_use(folders).values())
+    now = set() if place else {f"{e}@{path.name[:12]}" for e, path in use.in_use(folders).items()}
     render_store.listed(found, folders.store, now, bad, as_json=as_json)
     if bad:
         click.get_current_context().exit(bad[0].exit_code)

@@ -206,6 +206,16 @@ def test_debris_goes_and_nothing_else(four: dict[str, Path], folders: Folders) -
     assert left(folders) == "abcd"
 
 
+def test_what_an_import_left_goes_after_a_day(folders: Folders) -> None:
+    rooms = [folders.store / f".taken-{name}" for name in ("now", "long-ago")]
+    for room in rooms:
+        room.mkdir(parents=True)
+    os.utime(rooms[1], (1e9, 1e9))
+    assert [d.path for d in collect_garbage(folders)] == [rooms[1]]
+    assert sorted(folders.store.glob(".taken-*")) == [rooms[0]]
+    assert sorted(folders.store.glob("..*")) == []
+
+
 def test_an_artifact_that_was_being_replaced_comes_back(four: dict[str, Path], folders: Folders) -> None:
     """Its builder was killed between the two renames: the old one out of the way, the new one in."""
     old = four["a"].with_name(f".{four['a'].name}.abcdefgh.old")

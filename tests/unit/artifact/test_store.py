@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +15,10 @@ import sparkbuild
 from sparkbuild.artifact import store
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.errors import StoreError, UsageError
-from sparkbuild.files import Folders
+from sparkbuild.files import Folders, sha256_file
+from sparkbuild.handover import read_index
 from tests.conftest import FILE, digest, manifest_of
+from tests.kills import killed
 
 
 def put(folders: Folders, manifest: Manifest) -> Path:
@@ -175,3 +179,51 @@ def test_two_builders_of_one_key_take_turns(tmp_path: Path) -> None:
 def test_builders_of_two_keys_do_not_wait(folders: Folders) -> None:
     with store.reserved("toy", digest("a"), folders), store.reserved("toy", digest("b"), folders):
         assert not store.folder("toy", digest("a"), folders).exists()
+
+
+def test_what_is_added_is_in_the_index_at_once(folders: Folders) -> None:
+    put(folders, another("abc"))
+    assert [e.key[:3] for e in read_index(folders.store).artifacts] == ["abc"]
+
+
+def test_an_artifact_is_stored_although_the_index_can_not_be(folders: Folders) -> None:
+    (folders.store / "index.json").mkdir(parents=True)
+    put(folders, another("abc"))
+    assert [s.manifest.key[:3] for s in store.all_stored(folders)] == ["abc"]
+
+
+def test_a_sidecar_is_in_the_index_at_once(folders: Folders) -> None:
+    manifest = another("abc")
+    path = put(folders, manifest)
+    (path / ".smoke.json.killed").touch()
+    record = {"schema": "sparkbuild/smoke/1", "manifest": sha256_file(path / "manifest.json")}
+    for verdict in ("failed", "passed"):
+        data = msgspec.json.encode(record | {"verdict": verdict})
+        store.add_sidecar(store.Stored(path, manifest), "smoke.json", data)
+        assert (path / "smoke.json").read_bytes() == data
+        assert [e.smoke for e in read_index(folders.store).artifacts] == [verdict]
+    assert sorted(p.name for p in path.iterdir()) == ["bin", "manifest.json", "smoke.json"]
+
+
+def test_no_sidecar_without_an_artifact(folders: Folders) -> None:
+    manifest = another("abc")
+    path = put(folders, manifest)
+    shutil.rmtree(path)
+    with pytest.raises(StoreError, match="toy@abc000000000 is not there any more"):
+        store.add_sidecar(store.Stored(path, manifest), "smoke.json", b"{}")
+    assert not path.exists()
+
+
+def test_a_sidecar_killed_at_every_step(folders: Folders) -> None:
+    manifest = another("abc")
+    found = store.Stored(put(folders, manifest), manifest)
+    store.add_sidecar(found, "timeline.json", b"old")
+    for step in itertools.count():
+        stopped = killed(step, lambda: store.add_sidecar(found, "timeline.json", b"new"))
+        assert (found.path / "timeline.json").read_bytes() in (b"old", b"new")
+        store.add_sidecar(found, "timeline.json", b"old")
+        assert sorted(p.name for p in found.path.iterdir()) == ["bin", "manifest.json", "timeline.json"]
+        assert store.find("toy", manifest.key, folders) == found
+        if not stopped:
+            break
+    assert step > 5

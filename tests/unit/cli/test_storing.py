@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import sparkbuild
 from sparkbuild import handover
-from sparkbuild.artifact import store, use
+from sparkbuild.artifact import index, store, use
+from sparkbuild.artifact import manifest as manifests
 from sparkbuild.cli.main import run
 from sparkbuild.files import Folders, sha256_file, to_json
 from sparkbuild.reproduce import keep
 from tests.conftest import run_of
 from tests.reproductions import reproduction_of
+from tests.unit.artifact.test_index import settle
 from tests.unit.artifact.test_store import another, put
 
 
@@ -56,6 +61,30 @@ def test_list(two: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
         *("identical", "passed", "active"),
     ]
     assert note == "* in use"
+
+
+def test_a_long_list_is_not_laid_out(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(501):
+        made = another(f"{number:04x}")
+        folder = store.folder("toy", made.key, Folders.default())
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_bytes(manifests.encode(made))
+    assert run(["list"]) == 0
+    title, heads, *rows = capsys.readouterr().out.splitlines()
+    assert (title, len(rows)) == ("501 artifacts", 501)
+    assert {row.index("board") for row in rows} == {heads.index("arch")}
+    assert all(row.endswith("active") for row in rows)
+
+
+def test_list_needs_no_manifests(two: dict[str, Path]) -> None:
+    for folder in two.values():
+        settle(folder)
+    index.update(Folders.default().store)
+    code = "import sys; from sparkbuild.cli.main import run; run(['list']); print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(Path(sparkbuild.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "toy@a00000000000" in done.stdout
+    assert not {"sparkbuild.artifact.manifest", "numpy"} & set(done.stdout.split())
 
 
 def test_list_in_json(two: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
