@@ -47,7 +47,8 @@ def assert_sound(artifact: dict[str, Any], machine: str) -> None:
     folder, manifest = Path(artifact["path"]), manifest_of(artifact)
     assert {f["path"] for f in manifest["files"]} == _FILES
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == _FILES | {
-        "manifest.json"
+        "manifest.json",
+        "timeline.json",
     }
     for row in manifest["files"]:
         path = folder / row["path"]
