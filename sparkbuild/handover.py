@@ -24,7 +24,8 @@ import msgspec
 INDEX = "index.json"
 MANIFEST = "manifest.json"
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-BinPath = Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]  # $ alone takes "\n"
+# "$" alone would take a final newline.
+BinPath = Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
 _MOST = 64 << 20  # bytes of an index or a manifest
 
 

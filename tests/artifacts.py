@@ -11,10 +11,10 @@ import msgspec
 
 from sparkbuild import handover
 from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact import statements
 from sparkbuild.artifact.collect import describe
 from sparkbuild.artifact.manifest import File, Manifest
 from sparkbuild.catalog import Catalog, shipped_root
+from sparkbuild.evidence import statements
 from sparkbuild.files import sha256_bytes
 from sparkbuild.inspection.elf import read_elf
 from sparkbuild.inspection.probe import probe

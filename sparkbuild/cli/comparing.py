@@ -46,8 +46,8 @@ def diff(a: str, b: str, *, tell: bool, as_json: bool) -> None:
 
     A and B are ENGINE[@KEY] of the store, or paths (with a slash) of an artifact's folder or manifest.
     """
-    from sparkbuild.artifact.diff import compare  # noqa: PLC0415
     from sparkbuild.cli import render_diff  # noqa: PLC0415
+    from sparkbuild.comparing.diff import compare  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
 
     folders = Folders.default()

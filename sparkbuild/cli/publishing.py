@@ -11,9 +11,9 @@ from sparkbuild.cli.options import json_option
 from sparkbuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from sparkbuild.artifact.publish import Handed
     from sparkbuild.artifact.store import Stored
     from sparkbuild.files import Folders
+    from sparkbuild.publish import Handed
 
 _plain_http = click.option("--plain-http", is_flag=True, help="Speak to the registry without TLS.")
 _with = (
@@ -49,10 +49,10 @@ def publish(
 
     DEST is a folder (it gets an index.json), FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
     """
-    from sparkbuild.artifact.publish import ARCHIVE, With  # noqa: PLC0415
-    from sparkbuild.artifact.publish import publish as hand_over  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.publish import ARCHIVE, With  # noqa: PLC0415
+    from sparkbuild.publish import publish as hand_over  # noqa: PLC0415
 
     folders = Folders.default()
     chosen = _chosen(artifacts, everything, folders)
@@ -74,8 +74,8 @@ def publish(
 @json_option
 def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: bool) -> None:
     """Write an artifact as FILE.tar.zst for another machine's `sparkbuild import`."""
-    from sparkbuild.artifact.publish import ARCHIVE, With, to_archive  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.publish import ARCHIVE, With, to_archive  # noqa: PLC0415
 
     if not file.name.endswith(ARCHIVE):
         raise UsageError(f"not a name for an archive: {file.name}", remedy=f"end it with {ARCHIVE}")
@@ -92,10 +92,10 @@ def import_(source: str, plain_http: bool, as_json: bool) -> None:
 
     All that can be checked without a signature must hold; see `sparkbuild verify` for signatures.
     """
-    from sparkbuild.artifact.publish import take_in  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
+    from sparkbuild.publish import take_in  # noqa: PLC0415
 
     with progress() as shown:
         taken = take_in(source, Folders.default(), shown, plain_http=plain_http)

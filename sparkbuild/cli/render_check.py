@@ -13,7 +13,7 @@ from sparkbuild.cli.render import document, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from sparkbuild.artifact.checked import Check
+    from sparkbuild.checking.checked import Check
 
 _STYLE = {"held": "green", "failed": "bold red", "not run": "dim"}
 
@@ -33,7 +33,7 @@ def checked(place: Path, checks: Sequence[Check], *, signed: bool, as_json: bool
 
 
 def _unsigned(checks: Sequence[Check]) -> str:
-    from sparkbuild.artifact.check import SIGNATURE, UNSIGNED  # noqa: PLC0415
+    from sparkbuild.checking.check import SIGNATURE, UNSIGNED  # noqa: PLC0415
 
     if any(c.field == SIGNATURE and c.said != UNSIGNED for c in checks):
         return "no signature was checked: name whose count with --allowed-signers"

@@ -12,7 +12,7 @@ from sparkbuild.cli.render import document, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from sparkbuild.artifact.differences import Difference, Group, Value
+    from sparkbuild.comparing.differences import Difference, Group, Value
 
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 _STYLE = {"differs": "", "making": "dim", "unknown": "yellow"}

@@ -37,8 +37,8 @@ def verify(
 
     Hashes, schema, statements, signatures and what can be read from the files; what fails is named.
     """
-    from sparkbuild.artifact import check as checking  # noqa: PLC0415
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
+    from sparkbuild.checking import check as checking  # noqa: PLC0415
     from sparkbuild.cli import render_check  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from sparkbuild.artifact import intoto
 from sparkbuild.errors import UsageError
+from sparkbuild.evidence import intoto
 from sparkbuild.reproduction.records import LADDER, FileComparison, Level, Reproduction
 
 _KIND = "https://in-toto.io/attestation/test-result/v0.1"

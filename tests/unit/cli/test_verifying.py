@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sparkbuild.artifact import signing
 from sparkbuild.cli.main import run
+from sparkbuild.evidence import signing
 from tests import artifacts
 
 pytestmark = pytest.mark.skipif(

@@ -13,7 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.artifact.sbom import sbom
+from sparkbuild.evidence.sbom import sbom
 from sparkbuild.files import sha256_bytes
 from tests import artifacts
 from tests.conftest import FILE, digest, manifest_of
@@ -107,7 +107,7 @@ def test_the_same_manifest_gives_the_same_bytes_in_another_process(tmp_path: Pat
     assert data.isascii()
     assert data == json.dumps(json.loads(data), indent=2, sort_keys=True).encode() + b"\n"
     code = (
-        "import sys; from sparkbuild.artifact.sbom import sbom; from tests.conftest import *;"
+        "import sys; from sparkbuild.evidence.sbom import sbom; from tests.conftest import *;"
         "sys.stdout.buffer.write(sbom(manifest_of(), digest('manifest')))"
     )
     for seed in ("1", "2"):

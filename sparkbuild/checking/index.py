@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact.checked import Check, bytes_of, failed, json_of, judged
 from sparkbuild.artifact.index import entry_of
+from sparkbuild.checking.checked import Check, bytes_of, failed, json_of, judged
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes
 from sparkbuild.handover import INDEX, MANIFEST, Entry, Index

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact import archive
-from sparkbuild.artifact.client import Client
-from sparkbuild.artifact.reference import Reference
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.files import sha256_bytes, sha256_file, whole_folder
+from sparkbuild.transport import archive
+from sparkbuild.transport.client import Client
+from sparkbuild.transport.reference import Reference
 
 ARTIFACT = "application/vnd.sparkbuild.artifact.v1"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"

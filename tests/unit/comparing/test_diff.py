@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact.diff import compare
-from sparkbuild.artifact.differences import Difference, Group, Value
 from sparkbuild.artifact.manifest import Manifest
 from sparkbuild.catalog.records import State
+from sparkbuild.comparing.diff import compare
+from sparkbuild.comparing.differences import Difference, Group, Value
 from sparkbuild.inspection.features import ALL_QUANTS, Finding, Model, Pair
 from sparkbuild.inspection.report import BackendReport, SystemReport
 from sparkbuild.source import Patch

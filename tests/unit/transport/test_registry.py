@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from sparkbuild.artifact import login, registry
-from sparkbuild.artifact.reference import Reference
-from sparkbuild.artifact.registry import ARTIFACT, BIN, IMAGE, pull, push, tags
 from sparkbuild.errors import MissingError, SparkbuildError, StoreError, UsageError
 from sparkbuild.files import sha256_bytes
+from sparkbuild.transport import login, registry
+from sparkbuild.transport.reference import Reference
+from sparkbuild.transport.registry import ARTIFACT, BIN, IMAGE, pull, push, tags
 
 needs_registry = pytest.mark.skipif(
     not shutil.which("docker-registry"), reason="no docker-registry (the Debian package of that name)"
@@ -401,7 +401,7 @@ def test_a_changed_image_manifest_is_refused(running: Running, artifact: Path, t
 _PUSH = """
 import sys
 from pathlib import Path
-from sparkbuild.artifact import login, registry
+from sparkbuild.transport import login, registry
 registry.push(Path(sys.argv[1]), sys.argv[2])
 """
 

@@ -12,16 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sparkbuild.artifact import check, store
-from sparkbuild.artifact.checked import Check
+from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import describe
-from sparkbuild.artifact.publish import With, publish, take_in
 from sparkbuild.artifact.store import Stored
+from sparkbuild.checking import check
+from sparkbuild.checking.checked import Check
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.files import Folders, sha256_bytes, sha256_file
 from sparkbuild.handover import HandoverError, artifacts, read_index
 from sparkbuild.inspection.elf import read_elf
 from sparkbuild.progress import Silent
+from sparkbuild.publish import With, publish, take_in
 from tests.artifacts import make
 from tests.conftest import manifest_of
 from tests.kills import killed

@@ -14,10 +14,10 @@ from urllib.parse import urljoin
 
 import msgspec
 
-from sparkbuild.artifact.login import UNAUTHORIZED, logged_in, reason
-from sparkbuild.artifact.reference import TAG, Reference
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes
+from sparkbuild.transport.login import UNAUTHORIZED, logged_in, reason
+from sparkbuild.transport.reference import TAG, Reference
 
 if TYPE_CHECKING:
     from requests import Response

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact.check_documents import LATER, MADE
-from sparkbuild.artifact.checked import Check, failed, judged, oddity
 from sparkbuild.artifact.collect import describe
 from sparkbuild.artifact.manifest import File, Manifest
-from sparkbuild.artifact.signing import signature_of
+from sparkbuild.checking.checked import Check, failed, judged, oddity
+from sparkbuild.checking.documents import LATER, MADE
 from sparkbuild.errors import BinaryError
+from sparkbuild.evidence.signing import signature_of
 from sparkbuild.files import sha256_file
 from sparkbuild.handover import MANIFEST
 from sparkbuild.inspection.elf import read_elf

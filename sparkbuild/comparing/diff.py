@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sparkbuild.artifact import diff_build, diff_contents, diff_files
-from sparkbuild.artifact.differences import Difference, Group, Side
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.comparing import build, contents, files
+from sparkbuild.comparing.differences import Difference, Group, Side
 
 
 def compare(a: Manifest, b: Manifest, names: tuple[str, str] = ("A", "B")) -> Difference:
     """Return what differs between two manifests; ``names`` are what people call them."""
     groups = (
-        *(part(a, b) for part in (*diff_build.PARTS, *diff_contents.PARTS, *diff_files.PARTS)),
-        diff_build.making(a, b),
+        *(part(a, b) for part in (*build.PARTS, *contents.PARTS, *files.PARTS)),
+        build.making(a, b),
     )
     sides = [Side(name, m.engine.name, m.key) for name, m in zip(names, (a, b), strict=True)]
     return Difference(sides[0], sides[1], _summary(a, b, {g.name: g for g in groups}), groups)

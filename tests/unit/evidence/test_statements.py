@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.artifact.statements import (
+from sparkbuild.evidence.statements import (
     BUILD_TYPE,
     BUILDER,
     PROBE_TYPE,

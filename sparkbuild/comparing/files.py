@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from sparkbuild.artifact.differences import Group, Value, by_name, many, values
 from sparkbuild.artifact.manifest import File, Manifest
+from sparkbuild.comparing.differences import Group, Value, by_name, many, values
 from sparkbuild.handover import Run
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sparkbuild import handover
-from sparkbuild.artifact.checked import Check, failed
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.checking.checked import Check, failed
 from sparkbuild.handover import MANIFEST, Command, Profile, Tool
 
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9})*")

@@ -15,13 +15,16 @@ from typing import Literal
 
 import msgspec
 
-from sparkbuild.artifact import archive, check, index, registry, sbom, signing, statements, store
+from sparkbuild.artifact import index, store
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
+from sparkbuild.checking import check
 from sparkbuild.errors import StoreError, UsageError
+from sparkbuild.evidence import sbom, signing, statements
 from sparkbuild.files import Folders, from_json, locked, sha256_file, to_json, whole_folder, write_whole
 from sparkbuild.handover import MANIFEST
 from sparkbuild.progress import Progress
+from sparkbuild.transport import archive, registry
 
 ARCHIVE = ".tar.zst"
 SIGNED = (MANIFEST, "provenance.json", "probe.json")

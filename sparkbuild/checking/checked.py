@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sparkbuild.artifact.statements import escaped
+from sparkbuild.evidence.statements import escaped
 
 _MOST = 64 << 20  # bytes of a document
 _DEEPEST = 64  # levels of it; a real one has ten

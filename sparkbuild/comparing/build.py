@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from sparkbuild.artifact.differences import Group, Kind, Value, by_name, known, many, some, values
 from sparkbuild.artifact.manifest import DefinitionUsed, Manifest
+from sparkbuild.comparing.differences import Group, Kind, Value, by_name, known, many, some, values
 from sparkbuild.verification import Journey
 
 _DAY = 86400

@@ -14,19 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkbuild.artifact import archive, signing
 from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact.check import Asked, check, signed
-from sparkbuild.artifact.check_documents import read, statements
-from sparkbuild.artifact.checked import Check, differences, json_of
 from sparkbuild.artifact.index import entry_of
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.artifact.sbom import SBOM, sbom
-from sparkbuild.artifact.statements import PROBE, PROVENANCE, provenance
 from sparkbuild.catalog import Catalog, shipped_root
+from sparkbuild.checking.check import Asked, check, signed
+from sparkbuild.checking.checked import Check, differences, json_of
+from sparkbuild.checking.documents import read, statements
 from sparkbuild.errors import StoreError, UsageError
+from sparkbuild.evidence import signing
+from sparkbuild.evidence.sbom import SBOM, sbom
+from sparkbuild.evidence.statements import PROBE, PROVENANCE, provenance
 from sparkbuild.files import sha256_bytes, sha256_file
 from sparkbuild.handover import INDEX, Entry, Index
+from sparkbuild.transport import archive
 from tests import artifacts
 from tests.conftest import digest, manifest_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from sparkbuild.artifact.differences import Group, Value, by_name, known, many, values
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.comparing.differences import Group, Value, by_name, known, many, values
 from sparkbuild.inspection.features import ALL_QUANTS, Finding, Verdicts
 
 

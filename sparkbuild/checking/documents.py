@@ -11,11 +11,11 @@ import msgspec
 
 from sparkbuild import __version__
 from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact.checked import Check, bytes_of, differences, failed, json_of, judged
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.artifact.sbom import SBOM, sbom
-from sparkbuild.artifact.statements import PROBE, PROVENANCE, fields, probe_statement, provenance
+from sparkbuild.checking.checked import Check, bytes_of, differences, failed, json_of, judged
 from sparkbuild.errors import StoreError
+from sparkbuild.evidence.sbom import SBOM, sbom
+from sparkbuild.evidence.statements import PROBE, PROVENANCE, fields, probe_statement, provenance
 from sparkbuild.files import sha256_bytes
 from sparkbuild.handover import MANIFEST
 

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact import archive, check_documents, check_files, check_index, check_run, signing
-from sparkbuild.artifact.checked import Check, differences, failed, json_of, judged
 from sparkbuild.artifact.manifest import Manifest
-from sparkbuild.artifact.statements import PROBE, PROVENANCE
 from sparkbuild.catalog import Catalog
+from sparkbuild.checking import documents, files, index, run
+from sparkbuild.checking.checked import Check, differences, failed, json_of, judged
 from sparkbuild.errors import BinaryError, StoreError, UsageError
+from sparkbuild.evidence import signing
+from sparkbuild.evidence.statements import PROBE, PROVENANCE
 from sparkbuild.handover import INDEX, MANIFEST
 from sparkbuild.inspection.probe import probe
 from sparkbuild.progress import Progress, Silent
+from sparkbuild.transport import archive
 
 SIGNATURE, UNSIGNED = "signature", "nobody signed it"
 _SIGNED = (MANIFEST, PROVENANCE, PROBE)  # what --sign signs; an SBOM says nothing beyond the manifest
@@ -77,14 +79,14 @@ def _there(path: Path) -> bool:
 
 
 def _all(root: Path, asked: Asked, progress: Progress) -> Iterator[Check]:
-    folders = check_index.artifacts(root)
+    folders = index.artifacts(root)
     if not folders and not _there(root / INDEX):
         raise StoreError(
             "this is no artifact, and no folder of artifacts",
             where=str(root),
             remedy=f"name a folder with {MANIFEST} or {INDEX}, or an archive of an artifact",
         )
-    yield from check_index.index(root, folders)
+    yield from index.index(root, folders)
     for number, folder in enumerate(folders):
         name = folder.relative_to(root).as_posix()
         progress.advance(number, len(folders), name)
@@ -94,16 +96,16 @@ def _all(root: Path, asked: Asked, progress: Progress) -> Iterator[Check]:
 
 def _artifact(folder: Path, asked: Asked, progress: Progress) -> Iterator[Check]:
     """Check one artifact; the files' names are relative to its folder."""
-    document, schema = check_documents.read(folder)
+    document, schema = documents.read(folder)
     yield schema
     if document:
-        yield from check_documents.statements(folder, document)
-        yield from check_documents.later(folder, document.digest)
+        yield from documents.statements(folder, document)
+        yield from documents.later(folder, document.digest)
     if document and document.manifest:
         manifest = document.manifest
-        yield from check_run.consistent(manifest)
-        yield from check_files.files(folder, manifest)
-        yield from check_files.strays(folder, manifest)
+        yield from run.consistent(manifest)
+        yield from files.files(folder, manifest)
+        yield from files.strays(folder, manifest)
         yield from _judged_again(folder, manifest, asked.catalog, progress)
     else:
         yield Check("bin", "", "not run", "its manifest does not hold")
@@ -112,7 +114,7 @@ def _artifact(folder: Path, asked: Asked, progress: Progress) -> Iterator[Check]
 
 def _signatures(folder: Path, asked: Asked) -> Iterator[Check]:
     """Check who signed each document; what was found out later may be signed by any allowed signer."""
-    for name in check_files.DOCUMENTS:
+    for name in files.DOCUMENTS:
         path = folder / name
         if not path.is_file() or path.is_symlink():
             continue
@@ -121,7 +123,7 @@ def _signatures(folder: Path, asked: Asked) -> Iterator[Check]:
             said = "nobody was named whose signature counts" if there else UNSIGNED
             yield Check(name, SIGNATURE, "not run", said)
             continue
-        signer = None if name in check_documents.LATER else asked.signer
+        signer = None if name in documents.LATER else asked.signer
         found = signing.check(path, asked.allowed, signer)
         yield judged(name, SIGNATURE, "" if found.good else f"{found.verdict}: {found.why}", found.why)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkbuild.artifact import signing
-from sparkbuild.artifact.signing import NAMESPACE, check, sign
 from sparkbuild.errors import MissingError, UsageError
+from sparkbuild.evidence import signing
+from sparkbuild.evidence.signing import NAMESPACE, check, sign
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen (openssh-client)")
 

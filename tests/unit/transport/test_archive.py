@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkbuild.archives import Plain
-from sparkbuild.artifact import archive
-from sparkbuild.artifact.archive import pack, unpack
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes, sha256_file
+from sparkbuild.transport import archive
+from sparkbuild.transport.archive import pack, unpack
 
 Member = tuple[tarfile.TarInfo, bytes]
 
@@ -111,7 +111,7 @@ def test_the_bytes_depend_on_the_content_alone(tmp_path: Path) -> None:
         os.utime(path, (number, number))
         if os.geteuid() == 0:
             os.chown(path, 12345, 54321)
-    code = "import sys; from pathlib import Path; from sparkbuild.artifact.archive import pack\n"
+    code = "import sys; from pathlib import Path; from sparkbuild.transport.archive import pack\n"
     code += "print(pack(Path(sys.argv[1]), Path(sys.argv[2]), top='toy'))"
     words: list[str | Path] = [sys.executable, "-c", code, other, tmp_path / "two.tar.zst"]
     env = dict(os.environ, PYTHONPATH=str(Path(archive.__file__).parents[2]), TZ="Asia/Tokyo")
@@ -373,7 +373,7 @@ def test_what_is_not_there_or_no_file(tmp_path: Path, where: str) -> None:
 _MEMORY = """
 import sys
 from pathlib import Path
-from sparkbuild.artifact.archive import pack, unpack
+from sparkbuild.transport.archive import pack, unpack
 
 here = Path(sys.argv[1])
 pack(here / "artifact", here / "x", top="a")

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from sparkbuild.artifact import manifest as manifests
-from sparkbuild.artifact.intoto import resource, statement
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.evidence.intoto import resource, statement
 from sparkbuild.files import sha256_bytes
 from sparkbuild.handover import MANIFEST
 

@@ -1,0 +1,1 @@
+"""What differs between two artifacts, and what that means."""

@@ -1,0 +1,1 @@
+"""How an artifact travels: as one file, through an OCI registry."""
