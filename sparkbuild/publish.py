@@ -27,9 +27,8 @@ from sparkbuild.progress import Progress
 from sparkbuild.transport import archive, registry
 
 ARCHIVE = ".tar.zst"
-SIGNED = (MANIFEST, "provenance.json", "probe.json")
+SIGNED = (MANIFEST, statements.PROVENANCE, statements.PROBE)
 LATER = ("reproduction.json", "smoke.json", "timeline.json")
-_SBOM = "sbom.cdx.json"
 _PUBLISHED: Literal["published.json"] = "published.json"
 
 
@@ -63,9 +62,10 @@ class Handed(msgspec.Struct, frozen=True):
     blob: str = ""
 
 
-def publish(found: Stored, dest: str, extra: With, progress: Progress) -> Handed:
+def publish(found: Stored, dest: str, extra: With, progress: Progress, *, remember: bool = True) -> Handed:
     """Hand an artifact over to ``dest``: a folder, FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
 
+    What is remembered to be published stays when the store is cleaned up.
     Raises StoreError when the artifact is not what its manifest describes, or when other bytes lie under
     its key already.
     """
@@ -76,18 +76,19 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress) -> Handed
             where=str(found.path),
             remedy="build it again with --rebuild",
         )
-    if dest.startswith("oci://"):
-        handed = _to_registry(found, dest, extra)
-    elif dest.endswith(ARCHIVE):
-        handed = to_archive(found, Path(dest), extra)
-    else:
-        handed = _to_folder(found, Path(dest).absolute(), extra)
-    _remember(found, handed.place)
+    with locked(store.lock_of(found.path)):
+        if dest.startswith("oci://"):
+            handed = _to_registry(found, dest, extra)
+        elif dest.endswith(ARCHIVE):
+            handed = _to_archive(found, Path(dest), extra)
+        else:
+            handed = _to_folder(found, Path(dest).absolute(), extra)
+        if remember:
+            _remember(found, handed.place)
     return handed
 
 
-def to_archive(found: Stored, path: Path, extra: With) -> Handed:
-    """Write an artifact as an archive; the same artifact gives the same bytes."""
+def _to_archive(found: Stored, path: Path, extra: With) -> Handed:
     with _dressed(found, extra) as folder:
         blob = archive.pack(folder, path, top=f"{found.manifest.engine.name}-{found.manifest.key[:12]}")
         return _handed(found, str(path.absolute()), folder, extra, blob)
@@ -175,10 +176,10 @@ def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> Non
     for path in [found.path / MANIFEST, *_sidecars(found.path)]:
         shutil.copyfile(path, into / path.name)
     digest = sha256_file(into / MANIFEST)
-    (into / "provenance.json").write_bytes(statements.provenance(found.manifest, digest))
-    (into / "probe.json").write_bytes(statements.probe_statement(found.manifest, digest))
+    (into / statements.PROVENANCE).write_bytes(statements.provenance(found.manifest, digest))
+    (into / statements.PROBE).write_bytes(statements.probe_statement(found.manifest, digest))
     if extra.sbom:
-        (into / _SBOM).write_bytes(sbom.sbom(found.manifest, digest))
+        (into / sbom.SBOM).write_bytes(sbom.sbom(found.manifest, digest))
     if extra.key:
         for name in SIGNED:
             signing.sign(into / name, extra.key)
@@ -217,7 +218,7 @@ def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bo
         checks = check.check(folder, check.Asked(), progress)
         if failed := [c for c in checks if c.verdict == "failed"]:
             raise StoreError(
-                f"not taken in: {failed[0].file} {failed[0].field}: {failed[0].said}",
+                f"not taken in: {failed[0].what}: {failed[0].said}",
                 where=source,
                 remedy=f"'sparkbuild verify {source}' tells all {len(failed)} that do not hold",
             )

@@ -161,9 +161,7 @@ def find_manifest(what: str, session: Session) -> Recorded:
         path = path.resolve()
         ours = path.is_relative_to(session.folders.store.resolve())
         return Recorded(path, manifests.read(path), ours)
-    engine, at, key = what.partition("@")
-    name = session.catalog.aliases().get(engine, engine)
-    stored = store.pick(f"{name}{at}{key}", session.folders)
+    stored = store.pick(what, session.folders, session.catalog.aliases())
     return Recorded(stored.path / "manifest.json", stored.manifest, ours=True)
 
 

@@ -38,9 +38,8 @@ def verify_stored(engine: str | None, session: Session) -> list[Verified]:
     Raises UsageError when there is none.
     """
     folders, catalog = session.folders, session.catalog
-    name, at, key = (engine or "").partition("@")
-    names = [f"{catalog.aliases().get(name, name)}{at}{key}"] if engine else _engines(folders)
-    chosen = [store.pick(n, folders) for n in names]
+    aliases = catalog.aliases()
+    chosen = [store.pick(n, folders, aliases) for n in ([engine] if engine else _engines(folders))]
     if not chosen:
         raise UsageError(
             "nothing is built yet",

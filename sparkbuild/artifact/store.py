@@ -7,7 +7,7 @@ the index is enough.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -123,9 +123,10 @@ def all_stored(folders: Folders) -> list[Stored]:
     return found
 
 
-def pick(name: str, folders: Folders) -> Stored:
+def pick(name: str, folders: Folders, aliases: Mapping[str, str] | None = None) -> Stored:
     """Return the artifact named ENGINE (its newest), ENGINE@KEY or KEY (a unique beginning)."""
     engine, at, key = name.partition("@")
+    engine = (aliases or {}).get(engine, engine)
     known, _ = entries(folders)
     found = [e for e in known if e.engine == engine and e.key.startswith(key)]
     if name and not at and not found:

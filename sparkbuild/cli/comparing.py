@@ -8,32 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.cli.options import finish, json_option
+from sparkbuild.cli.options import chosen, finish, json_option
 from sparkbuild.errors import FindingError, UsageError
 
 if TYPE_CHECKING:
-    from sparkbuild.artifact.store import Stored
-    from sparkbuild.files import Folders
+    pass
 
 _SIDE_BY_SIDE = 8  # columns that a page of reading width has room for
-
-
-def chosen(name: str, folders: Folders) -> Stored:
-    """Return the artifact that ENGINE[@KEY] names in the store, or that lies where a path leads.
-
-    A path has a slash or ends with .json, and leads to an artifact's folder or to its manifest.
-    """
-    from sparkbuild.artifact import manifest, store  # noqa: PLC0415
-    from sparkbuild.catalog import Catalog  # noqa: PLC0415
-
-    if "/" in name or name.endswith(".json"):
-        path = Path(name)
-        if path.name == "manifest.json":
-            path = path.parent
-        return store.Stored(path, manifest.read(path / "manifest.json" if path.is_dir() else path))
-    engine, at, key = name.partition("@")
-    known = Catalog.default(folders).aliases().get(engine, engine)
-    return store.pick(f"{known}{at}{key}", folders)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import click
 from sparkbuild.errors import SparkbuildError
 
 if TYPE_CHECKING:
+    from sparkbuild.artifact.store import Stored
+    from sparkbuild.files import Folders
     from sparkbuild.pipeline import Session
 
 json_option = click.option(
@@ -33,6 +36,22 @@ def finish(problem: SparkbuildError, as_json: bool) -> None:
     if not as_json:
         raise problem
     click.get_current_context().exit(problem.exit_code)
+
+
+def chosen(name: str, folders: Folders, catalogs: Sequence[Path] = ()) -> Stored:
+    """Return the artifact that a person names: ENGINE[@KEY] or KEY in the store, or a path.
+
+    A path has a slash or ends in .json; it is an artifact's folder or its manifest.
+    """
+    from sparkbuild.artifact import manifest, store  # noqa: PLC0415
+    from sparkbuild.catalog import Catalog  # noqa: PLC0415
+
+    if "/" in name or name.endswith(".json"):
+        path = Path(name)
+        if path.name == "manifest.json":
+            path = path.parent
+        return store.Stored(path, manifest.read(path / "manifest.json" if path.is_dir() else path))
+    return store.pick(name, folders, Catalog.default(folders, catalogs).aliases())
 
 
 def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN401

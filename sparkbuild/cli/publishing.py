@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.cli.options import json_option
+from sparkbuild.cli.options import chosen, json_option
 from sparkbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def publish(
     from sparkbuild.publish import publish as hand_over  # noqa: PLC0415
 
     folders = Folders.default()
-    chosen = _chosen(artifacts, everything, folders)
-    if len(chosen) > 1 and (dest.endswith(ARCHIVE) or ":" in dest.removeprefix("oci://").partition("/")[2]):
+    found = _chosen(artifacts, everything, folders)
+    if len(found) > 1 and (dest.endswith(ARCHIVE) or ":" in dest.removeprefix("oci://").partition("/")[2]):
         raise UsageError(
-            f"{len(chosen)} artifacts do not go into one {dest}",
+            f"{len(found)} artifacts do not go into one {dest}",
             remedy="name one artifact, or a folder or a repository without a tag",
         )
     with progress() as shown:
-        handed = [hand_over(s, dest, With(key, sbom, plain_http), shown) for s in chosen]
+        handed = [hand_over(s, dest, With(key, sbom, plain_http), shown) for s in found]
     _tell(handed, as_json)
 
 
@@ -74,13 +74,17 @@ def publish(
 @json_option
 def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: bool) -> None:
     """Write an artifact as FILE.tar.zst for another machine's `sparkbuild import`."""
+    from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.publish import ARCHIVE, With, to_archive  # noqa: PLC0415
+    from sparkbuild.publish import ARCHIVE, With  # noqa: PLC0415
+    from sparkbuild.publish import publish as hand_over  # noqa: PLC0415
 
     if not file.name.endswith(ARCHIVE):
         raise UsageError(f"not a name for an archive: {file.name}", remedy=f"end it with {ARCHIVE}")
     (found,) = _chosen((artifact,), False, Folders.default())
-    _tell([to_archive(found, file, With(key, sbom))], as_json)
+    with progress() as shown:
+        handed = hand_over(found, str(file), With(key, sbom), shown, remember=False)
+    _tell([handed], as_json)
 
 
 @click.command("import")
@@ -107,7 +111,6 @@ def import_(source: str, plain_http: bool, as_json: bool) -> None:
 
 def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[Stored]:
     from sparkbuild.artifact import store, use  # noqa: PLC0415
-    from sparkbuild.catalog import Catalog  # noqa: PLC0415
 
     if everything:
         return store.all_stored(folders)
@@ -116,9 +119,7 @@ def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[
         if not used:
             raise UsageError("no artifact is in use", remedy="name one: ENGINE@KEY, or give --all")
         return used
-    aliases = Catalog.default(folders).aliases()
-    split = [name.partition("@") for name in names]
-    return [store.pick(f"{aliases.get(engine, engine)}{at}{key}", folders) for engine, at, key in split]
+    return [chosen(name, folders) for name in names]
 
 
 def _tell(handed: list[Handed], as_json: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sparkbuild.cli.options import catalog_option, json_option
+from sparkbuild.cli.options import catalog_option, chosen, json_option
 
 
 @click.command()
@@ -41,7 +41,7 @@ def unit(
     """
     import getpass  # noqa: PLC0415
 
-    from sparkbuild.artifact import store, use  # noqa: PLC0415
+    from sparkbuild.artifact import use  # noqa: PLC0415
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.errors import UsageError  # noqa: PLC0415
@@ -51,12 +51,11 @@ def unit(
 
     folders = Folders.default()
     catalog = Catalog.default(folders, catalogs)
-    engine, at, key = artifact.partition("@")
-    engine = catalog.aliases().get(engine, engine)
-    if at:
-        stored = store.pick(f"{engine}@{key}", folders)
+    if "@" in artifact:
+        stored = chosen(artifact, folders, catalogs)
         place = stored.path
     else:
+        engine = catalog.aliases().get(artifact, artifact)
         stored, place = use.used(engine, folders), use.link(engine, folders)
     rules = catalog.switches().record
     settings = dict(word.partition("=")[::2] for word in changes)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from sparkbuild.cli.options import catalog_option, finish, json_option
+from sparkbuild.cli.options import catalog_option, chosen, finish, json_option
 from sparkbuild.errors import FindingError, MissingError, StoreError
 
 if TYPE_CHECKING:
-    from sparkbuild.catalog import Catalog
-    from sparkbuild.files import Folders
-    from sparkbuild.handover import Artifact
+    pass
 
 
 @click.command()
@@ -46,24 +44,26 @@ def smoke(
 
     Exits with 0 when all passed, 1 when one failed, 3 when they could not be run here.
     """
+    from sparkbuild.artifact import store  # noqa: PLC0415
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
     from sparkbuild.cli import render_smoke  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
-    from sparkbuild.files import Folders, to_json, write_whole  # noqa: PLC0415
+    from sparkbuild.files import Folders, to_json  # noqa: PLC0415
     from sparkbuild.inspection.live import How  # noqa: PLC0415
     from sparkbuild.smoke import run  # noqa: PLC0415
     from sparkbuild.toolchain import runners  # noqa: PLC0415
 
     folders = Folders.default()
     catalog = Catalog.default(folders, catalogs)
-    artifact, stored = _artifact(what, catalog, folders)
+    stored = chosen(what, folders, catalogs)
+    artifact = run.artifact_at(stored.path)
     here = run.Here(How(*runners(folders)), catalog.features().record, folders)
     with progress() as shown:
         found = run.smoke(artifact, run.Asked(model, profile, gpu), here, shown)
     render_smoke.smoked(found, as_json=as_json)
-    if stored:
+    if stored.path.is_relative_to(folders.store):
         try:
-            write_whole(artifact.path / "smoke.json", to_json(found) + b"\n")
+            store.add_sidecar(stored, "smoke.json", to_json(found) + b"\n")
         except StoreError as problem:  # what was found is told all the same
             finish(problem, as_json)
     name = f"{found.engine}@{found.key[:12]}"
@@ -72,15 +72,3 @@ def smoke(
         finish(FindingError(f"{name} failed its smoke test", where=str(artifact.path), output=bad), as_json)
     elif found.verdict == "not run":
         finish(MissingError(f"{name} could not be tried here: {bad}", where=str(artifact.path)), as_json)
-
-
-def _artifact(what: str, catalog: Catalog, folders: Folders) -> tuple[Artifact, bool]:
-    """Return the artifact in a folder, or one of the store, and whether it is the store's."""
-    from sparkbuild.artifact import store  # noqa: PLC0415
-    from sparkbuild.smoke.run import artifact_at  # noqa: PLC0415
-
-    if "/" in what or Path(what).is_dir():
-        return artifact_at(Path(what).absolute()), False
-    engine, at, key = what.partition("@")
-    picked = store.pick(f"{catalog.aliases().get(engine, engine)}{at}{key}", folders)
-    return artifact_at(picked.path), True

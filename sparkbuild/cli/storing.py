@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from sparkbuild.cli.comparing import chosen
-from sparkbuild.cli.options import json_option
+from sparkbuild.cli.options import chosen, json_option
 from sparkbuild.errors import UsageError
 
 
@@ -82,14 +81,13 @@ def use(artifact: str, back: bool, as_json: bool) -> None:
     from sparkbuild.files import Folders  # noqa: PLC0415
 
     folders = Folders.default()
-    engine, at, key = artifact.partition("@")
-    engine = Catalog.default(folders).aliases().get(engine, engine)
-    if back and at:
-        raise UsageError("--back takes an engine's name alone", remedy=f"sparkbuild use {engine} --back")
+    if back and "@" in artifact:
+        name = artifact.partition("@")[0]
+        raise UsageError("--back takes an engine's name alone", remedy=f"sparkbuild use {name} --back")
     if back:
-        found = using.back(engine, folders)
+        found = using.back(Catalog.default(folders).aliases().get(artifact, artifact), folders)
     else:
-        found = store.pick(f"{engine}{at}{key}", folders)
+        found = store.pick(artifact, folders, Catalog.default(folders).aliases())
         using.use(found, folders)
     engine = found.manifest.engine.name
     before = using.previous(engine, folders)

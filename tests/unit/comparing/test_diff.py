@@ -242,7 +242,7 @@ def test_a_switch_that_is_spelled_otherwise() -> None:
     a = full()
     tool = a.run.tools[0]
     other = replace(
-        tool, switches=(tool.switches[0], replace(tool.switches[1], words=("--load-mode", "none")))
+        tool, switches=(*tool.switches[:2], replace(tool.switches[2], words=("--load-mode", "none")))
     )
     b = part(a, "run", tools=(other,))
     assert group(compare(a, b), "run").values == (
