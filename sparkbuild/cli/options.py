@@ -21,6 +21,9 @@ json_option = click.option(
 arch_option = click.option(
     "--arch", default="gb10", show_default=True, metavar="NAME", help="The target machine."
 )
+plain_http_option = click.option(
+    "--plain-http", is_flag=True, help="Speak to the registry without TLS, as to localhost in any case."
+)
 catalog_option = click.option(
     "--catalog",
     "catalogs",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.cli.options import chosen, json_option
+from sparkbuild.cli.options import chosen, json_option, plain_http_option
 from sparkbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sparkbuild.files import Folders
     from sparkbuild.publish import Handed
 
-_plain_http = click.option("--plain-http", is_flag=True, help="Speak to the registry without TLS.")
 _with = (
     click.option("--sbom", is_flag=True, help="Also write a CycloneDX SBOM."),
     click.option(
@@ -34,7 +33,7 @@ _with = (
 @click.option("--all", "everything", is_flag=True, help="Every artifact of the store.")
 @_with[0]
 @_with[1]
-@_plain_http
+@plain_http_option
 @json_option
 def publish(
     dest: str,
@@ -89,7 +88,7 @@ def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: boo
 
 @click.command("import")
 @click.argument("source")
-@_plain_http
+@plain_http_option
 @json_option
 def import_(source: str, plain_http: bool, as_json: bool) -> None:
     """Take an artifact into the store: FILE.tar.zst, oci://..., or the folder of one.
