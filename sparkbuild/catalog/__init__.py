@@ -270,6 +270,8 @@ def _check_recipe(path: Path, record: Recipe) -> None:
                 remedy="name a tool that every backend builds",
             )
     built = {t for targets in record.targets.values() for t in targets}
+    for role in {*record.options_of, *record.options_of.values()} - record.roles.keys():
+        raise UsageError(f"no role {role!r}", where=f"{path}: options_of", remedy="name one of roles")
     for role, target in record.roles.items():
         if target not in built:
             raise UsageError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engine import Box, Done, Toy
+from tests.integration.engine import KEPT, Box, Done, Toy
 
 MakeBox = Callable[[], Box]
 _CUDA_HOME = os.environ.get("SPARKBUILD_TEST_CUDA_HOME", "")  # before tests/conftest.py seals the environment
@@ -46,6 +46,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     if not shutil.which("aarch64-linux-gnu-g++") and not Path("/lib/ld-linux-aarch64.so.1").exists():
         pytest.skip("no compiler for aarch64")
     return Built(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Box:
+    """Return the home in which real engines are built, each once; see SPARKBUILD_TEST_HOME."""
+    home = Path(KEPT).absolute() if KEPT else tmp_path_factory.mktemp("engines") / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    return Box(home)
 
 
 @pytest.fixture

@@ -16,17 +16,10 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from sparkbuild.artifact.manifest import json_schema
-from tests.integration.engine import EMULATED, HOURS, KEPT, NETWORK, NOWHERE, Box, definitions
+from tests.integration.engine import EMULATED, HOURS, NETWORK, NOWHERE, Box, definitions
 
 _MARCH = "armv8.2-a+dotprod+fp16"
 _ROLES = {"server", "cli", "bench", "batched-bench", "perplexity", "quantize"}
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
-    home = Path(KEPT).absolute() if KEPT else tmp_path_factory.mktemp("engines") / "home"
-    home.mkdir(parents=True, exist_ok=True)
-    return Box(home)
 
 
 def build(box: Box, engine: str, backend: str) -> dict[str, Any]:
@@ -75,8 +68,8 @@ def assert_from_the_store(box: Box, words: list[str], manifest: dict[str, Any]) 
 
 
 @pytest.mark.engine
-def test_llama_cpp_for_the_cpu(box: Box) -> None:
-    manifest = build(box, "llama_cpp", "cpu")["manifest"]
+def test_llama_cpp_for_the_cpu(engines: Box) -> None:
+    manifest = build(engines, "llama_cpp", "cpu")["manifest"]
     assert manifest["version"]["ran"] == EMULATED
     assert "build 11312, commit 0c1e57098" in manifest["version"]["output"]
     assert manifest["build"]["deprecated"] == []
@@ -84,8 +77,8 @@ def test_llama_cpp_for_the_cpu(box: Box) -> None:
 
 
 @pytest.mark.full
-def test_ik_llama_for_the_cpu(box: Box) -> None:
-    manifest = build(box, "ik_llama", "cpu")["manifest"]
+def test_ik_llama_for_the_cpu(engines: Box) -> None:
+    manifest = build(engines, "ik_llama", "cpu")["manifest"]
     assert manifest["version"]["ran"] == EMULATED
     assert "version: 4411 (55d3c05bf)" in manifest["version"]["output"]
     assert len(manifest["source"]["patches"]) == 2
@@ -118,8 +111,8 @@ def cubins(artifact: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.full
-def test_llama_cpp_for_cuda(box: Box) -> None:
-    artifact = build(box, "llama_cpp", "cuda")
+def test_llama_cpp_for_cuda(engines: Box) -> None:
+    artifact = build(engines, "llama_cpp", "cuda")
     assert cubins(artifact) == {"sm_121a"}  # the engine turns 121 into 121a by itself
     assert definitions(artifact["manifest"])["GGML_CUDA_FA_QUANTS"] == "all"
     types = (_F16, _Q4_0, _Q4_1, _Q5_0, _Q5_1, _Q8_0, _BF16)
@@ -128,8 +121,8 @@ def test_llama_cpp_for_cuda(box: Box) -> None:
 
 
 @pytest.mark.full
-def test_ik_llama_for_cuda(box: Box) -> None:
-    artifact = build(box, "ik_llama", "cuda")
+def test_ik_llama_for_cuda(engines: Box) -> None:
+    artifact = build(engines, "ik_llama", "cuda")
     assert cubins(artifact) == {"sm_121"}
     assert definitions(artifact["manifest"])["GGML_CUDA_FA_ALL_QUANTS"] == "ON"
     assert kernel_pairs(artifact) >= {
@@ -142,10 +135,10 @@ def test_ik_llama_for_cuda(box: Box) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 @pytest.mark.parametrize("engine", ["llama_cpp", "ik_llama"])
-def test_the_same_bytes_again(engine: str, backend: str, box: Box) -> None:
-    artifact = build(box, engine, backend)
+def test_the_same_bytes_again(engine: str, backend: str, engines: Box) -> None:
+    artifact = build(engines, engine, backend)
     words = ["reproduce", artifact["path"], "--offline", "--json"]
-    report = box.run(*words, env=NETWORK, timeout=HOURS).document()
+    report = engines.run(*words, env=NETWORK, timeout=HOURS).document()
     assert report["verdict"] == "identical"
     assert {f["path"] for f in report["rebuilds"][0]["files"]} == {
         f["path"] for f in artifact["manifest"]["files"]

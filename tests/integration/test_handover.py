@@ -14,16 +14,9 @@ import sparkbuild
 from sparkbuild.handover import read_index
 from sparkbuild.inspection.runtime import launch
 from sparkbuild.smoke.model import write
-from tests.integration.engine import HOURS, KEPT, NETWORK, Box, source_words
+from tests.integration.engine import HOURS, NETWORK, Box, source_words
 
 _STAGE = Path(__file__).with_name("bench_stage.py")
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
-    home = Path(KEPT).absolute() if KEPT else tmp_path_factory.mktemp("engines") / "home"
-    home.mkdir(parents=True, exist_ok=True)
-    return Box(home)
 
 
 def built(box: Box, engine: str) -> str:
@@ -76,10 +69,10 @@ def hand_over(box: Box, tmp_path: Path, engines: tuple[str, ...]) -> None:
 
 
 @pytest.mark.engine
-def test_one_engine_is_handed_over(box: Box, tmp_path: Path) -> None:
-    hand_over(box, tmp_path, ("llama_cpp",))
+def test_one_engine_is_handed_over(engines: Box, tmp_path: Path) -> None:
+    hand_over(engines, tmp_path, ("llama_cpp",))
 
 
 @pytest.mark.full
-def test_three_engines_are_handed_over(box: Box, tmp_path: Path) -> None:
-    hand_over(box, tmp_path, ("llama_cpp", "ik_llama", "llama_dgx"))
+def test_three_engines_are_handed_over(engines: Box, tmp_path: Path) -> None:
+    hand_over(engines, tmp_path, ("llama_cpp", "ik_llama", "llama_dgx"))

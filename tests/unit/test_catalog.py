@@ -197,6 +197,7 @@ def test_every_shipped_alias_leads_to_its_recipe(shipped: Catalog) -> None:
         ("(?P<number>\\d+)", "\\d+", "version_pattern", "no group 'number'", "(?P<number>...)"),
         ("(?P<commit>\\w+)", "\\w+", "version_pattern", "no group 'commit'", "(?P<commit>...)"),
         ('server = "toy-server"', 'server = "toy"', "roles.server", "not among the targets", "add it"),
+        ("[roles]", "[options_of]\nbench = 'server'\n[roles]", "options_of", "no role 'bench'", "name one"),
         (
             'version_target = "toy-server"',
             'version_target = "x"',
