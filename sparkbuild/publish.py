@@ -18,7 +18,6 @@ import msgspec
 from sparkbuild.artifact import index, store
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
-from sparkbuild.checking import check
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.evidence import sbom, signing, statements
 from sparkbuild.files import Folders, from_json, locked, sha256_file, to_json, whole_folder, write_whole
@@ -211,6 +210,8 @@ def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bo
 
     It must be whole and all that is checked without a signature must hold. Raises StoreError.
     """
+    from sparkbuild.checking import check  # noqa: PLC0415 - with numpy, which who publishes need not load
+
     progress.stage(f"take in {source}")
     folders.store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cmake as cmake_package
 import msgspec
-import ninja as ninja_package
 
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
@@ -65,6 +63,9 @@ class Built(msgspec.Struct, frozen=True):
 
 def find_tools() -> Tools:
     """Return the cmake and ninja that came with this installation."""
+    import cmake as cmake_package  # noqa: PLC0415 - 0.1 s that who reads a manifest need not wait
+    import ninja as ninja_package  # noqa: PLC0415 - as above
+
     cmake, ninja_path = Path(cmake_package.CMAKE_BIN_DIR, "cmake"), Path(ninja_package.BIN_DIR, "ninja")
     for tool in (cmake, ninja_path):
         if not tool.is_file():

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-from scikit_build_core.file_api.query import stateless_query
-from scikit_build_core.file_api.reply import load_reply_dir
 
 from sparkbuild import process
 from sparkbuild.catalog.records import Failure
@@ -74,6 +72,8 @@ def configure(
     CMake's cache and its file API reply are made anew: cut short by a crash they would stop every later
     run, and values of an earlier one would linger. What was compiled stays.
     """
+    from scikit_build_core.file_api.query import stateless_query  # noqa: PLC0415 - see find_tools
+
     build_dir.mkdir(parents=True, exist_ok=True)
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
     shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
@@ -91,6 +91,8 @@ def configure(
 
 def read(build_dir: Path, argv: tuple[str, ...] = (), output: str = "") -> Configured:
     """Read a configured folder through CMake's file API."""
+    from scikit_build_core.file_api.reply import load_reply_dir  # noqa: PLC0415 - see find_tools
+
     try:
         reply = load_reply_dir(build_dir / ".cmake/api/v1/reply").reply
     except (OSError, IndexError, ExceptionGroup) as problem:

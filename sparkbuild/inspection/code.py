@@ -26,19 +26,8 @@ from elftools.elf.elffile import ELFFile
 from sparkbuild.errors import BinaryError
 from sparkbuild.inspection import a64
 from sparkbuild.inspection.elf import open_elf
+from sparkbuild.inspection.tellable import TELLABLE
 
-# By the names of iced's CpuidFeature, but for case. BMI1 is not among them: compilers write its tzcnt
-# as "rep bsf" for CPUs that have no BMI1 and ignore the prefix.
-_X86_64 = (
-    *("avx", "avx2", "f16c", "fma", "fma4", "xop", "bmi2", "avx_vnni", "gfni", "vaes", "vpclmulqdq"),
-    *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16", "avx512_bitalg"),
-    *("avx512_fp16", "avx512_ifma", "avx512_vbmi", "avx512_vbmi2", "avx512_vnni"),
-    *("avx512_vp2intersect", "avx512_vpopcntdq", "amx_tile", "amx_int8", "amx_bf16"),
-)
-FEATURES: dict[str, tuple[str, ...]] = {
-    "aarch64": tuple(dict.fromkeys(feature for feature, _, _ in a64.ROWS)),
-    "x86_64": _X86_64,
-}
 _BLOCK = 1 << 20  # bytes that are read at once
 _WORD = 4  # bytes of an A64 instruction
 _LONGEST = 15  # bytes of an x86 instruction (Intel SDM volume 2, 2.3.11)
@@ -48,7 +37,7 @@ _Place = tuple[int, int]  # offsets in the file: begin, end
 def count_instructions(path: Path) -> dict[str, int]:
     """Return how many instructions of a file's executable code need each feature, those that occur only.
 
-    An instruction that needs two features counts for both. Of a machine that is not in FEATURES
+    An instruction that needs two features counts for both. Of a machine that is not in TELLABLE
     nothing is told. Memory does not grow with the file. Raises BinaryError.
     """
     try:
@@ -145,5 +134,5 @@ def _count_x86(file: IO[bytes], places: list[_Place]) -> Counter[str]:
 
 
 _code_of = attrgetter("code")
-_X86_NAMES = {getattr(iced_x86.CpuidFeature, name.upper()): name for name in FEATURES["x86_64"]}
+_X86_NAMES = {getattr(iced_x86.CpuidFeature, name.upper()): name for name in TELLABLE["x86_64"]}
 _COUNTERS = {"EM_AARCH64": _count_a64, "EM_X86_64": _count_x86}

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from sparkbuild.catalog.records import Attention, Evidence, Feature, Features, Recipe
-from sparkbuild.inspection.code import FEATURES as TELLABLE
-from sparkbuild.inspection.facts import FileFacts
+from sparkbuild.inspection.tellable import TELLABLE
+
+if TYPE_CHECKING:
+    from sparkbuild.inspection.facts import FileFacts  # with numpy, which who reads a manifest need not load
 
 State = Literal["present", "absent", "unknown"]
 # ggml_type's first values, the same in every fork, for a binary whose own table is not found.

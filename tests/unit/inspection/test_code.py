@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sparkbuild.errors import BinaryError
 from sparkbuild.inspection import code
-from sparkbuild.inspection.code import FEATURES, count_instructions
+from sparkbuild.inspection.code import count_instructions
+from sparkbuild.inspection.tellable import TELLABLE
 from tests.unit.inspection.assembler import NEEDS, find, needs_tools, run
 
 _LOOPS = """
@@ -62,7 +63,7 @@ def test_compiled_code(tmp_path: Path, machine: str, flags: str, features: str) 
     ("machine", "name"),
     [
         pytest.param(machine, name, marks=needs_tools(machine))
-        for machine in FEATURES
+        for machine in TELLABLE
         for name in ("libc.so.6", "libm.so.6", "libgomp.so.1", "libgcc_s.so.1")
     ],
 )

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from sparkbuild.inspection import a64
-from sparkbuild.inspection.code import FEATURES, count_instructions
+from sparkbuild.inspection.code import count_instructions
+from sparkbuild.inspection.tellable import TELLABLE
 from tests.unit.inspection.assembler import (
     A64_ALL,
     a64_judge,
@@ -221,7 +222,7 @@ def test_a64_instructions(tmp_path: Path, features: str) -> None:
 def test_rows_of_a_feature_exclude_each_other() -> None:
     """Else an instruction counted twice."""
     assert all(value & ~mask == 0 for _, mask, value in a64.ROWS)
-    for feature in FEATURES["aarch64"]:
+    for feature in TELLABLE["aarch64"]:
         rows = [(mask, value) for name, mask, value in a64.ROWS if name == feature]
         for (mask, value), (other_mask, other) in itertools.combinations(rows, 2):
             assert (value ^ other) & mask & other_mask, (feature, hex(value), hex(other))
@@ -261,7 +262,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Words, list[str]]:
 def test_random_words_are_told_as_the_assembler_tells_them(drawn: tuple[Words, list[str]]) -> None:
     words, texts = drawn
     judged = a64_judge(texts)
-    assert judged.keys() == {*FEATURES["aarch64"]}
+    assert judged.keys() == {*TELLABLE["aarch64"]}
     for feature in judged:
         hit = np.zeros(len(words), dtype=bool)
         for name, mask, value in a64.ROWS:
@@ -335,4 +336,4 @@ def test_x86_instructions(tmp_path: Path, line: str) -> None:
 
 
 def test_every_x86_feature_is_among_them() -> None:
-    assert {feature for features in _X86.values() for feature in features.split()} == {*FEATURES["x86_64"]}
+    assert {feature for features in _X86.values() for feature in features.split()} == {*TELLABLE["x86_64"]}
