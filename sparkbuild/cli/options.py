@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparkbuild.errors import SparkbuildError
+from sparkbuild.errors import SparkbuildError, UsageError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
@@ -53,7 +53,10 @@ def chosen(name: str, folders: Folders, catalogs: Sequence[Path] = ()) -> Stored
         path = Path(name)
         if path.name == "manifest.json":
             path = path.parent
-        return store.Stored(path, manifest.read(path / "manifest.json" if path.is_dir() else path))
+        file = path / "manifest.json" if path.is_dir() else path
+        if not file.is_file():
+            raise UsageError("there is no artifact", where=name, remedy="'sparkbuild list' shows the store's")
+        return store.Stored(path, manifest.read(file))
     return store.pick(name, folders, Catalog.default(folders, catalogs).aliases())
 
 
