@@ -247,8 +247,10 @@ def spell(tool: Tool, profile: str, settings: Mapping[str, str]) -> Command:
     for name, value in settings.items():
         known = [s for s in tool.switches if s.name == name]
         switch = next((s for s in known if s.value in ("", value)), None)
-        if not switch:
+        if not known:
             left_out.append(name)
+        elif not switch:
+            refused.append(f"{tool.role} takes {name} {', '.join(s.value for s in known)}, not {value}")
         elif not switch.value and switch.allowed and value not in switch.allowed:
             refused.append(f"{tool.role} takes {name} {', '.join(switch.allowed)}, not {value}")
         else:

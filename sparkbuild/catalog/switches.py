@@ -30,7 +30,7 @@ class Rule(Record, frozen=True):
     """A setting; of its spellings the first that a tool knows is taken, for each value.
 
     ``roles`` are the tools that it concerns, none: all. ``needs`` is a feature that the build must have
-    for any value but 0 and off.
+    for any value but 0 and off. ``takes`` is the form of its value where that is a number.
     """
 
     name: Setting
@@ -38,6 +38,7 @@ class Rule(Record, frozen=True):
     spellings: Annotated[tuple[Spelling, ...], msgspec.Meta(min_length=1)]
     roles: tuple[Role, ...] = ()
     needs: str = ""
+    takes: Literal["", "port", "whole", "number"] = ""
 
 
 class Switches(Record, frozen=True):

@@ -149,7 +149,7 @@ def _run(run: Run) -> None:
         ("driver", needs.driver or "not known" if needs.cuda_major else "no"),
         ("libraries", ", ".join(needs.libraries)),
         ("environment", " ".join(f"{k}={v}" for k, v in run.environment.items()) or "none"),
-        ("fast KV pairs", f"{len(run.pairs)}; {run.pairs_note}" if run.pairs_note else str(len(run.pairs))),
+        ("fast KV pairs", _pairs(run)),
     ]
     _table("needs", ("", ""), rows)
     click.echo()
@@ -163,6 +163,13 @@ def _run(run: Run) -> None:
         for c in run.commands
     ]
     _table("commands", ("profile", "tool", "switches", "can not"), commands)
+
+
+def _pairs(run: Run) -> str:
+    """Say how many there are, and what becomes of others where a GPU is used."""
+    if not run.pairs and run.needs.cuda_major is None:
+        return "none: no kernels for a GPU"
+    return f"{len(run.pairs)}; {run.pairs_note}" if run.pairs_note else str(len(run.pairs))
 
 
 def used(found: Stored, link: Path, before: Path | None, *, as_json: bool) -> None:

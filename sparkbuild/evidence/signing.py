@@ -168,5 +168,5 @@ def _ssh_keygen(action: str, *words: str | Path, stdin: bytes = b"") -> Complete
 
 def _last(done: Completed) -> str:
     """Return the last thing a command said, in one line."""
-    said = (done.errors or done.output).split("\n")
-    return next((line for line in reversed(said) if line.strip()), f"exit code {done.returncode}")
+    said = (line.strip() for line in reversed((done.errors or done.output).split("\n")))
+    return next((line for line in said if line), f"exit code {done.returncode}")

@@ -52,7 +52,7 @@ def _artifacts(shown: Sequence[Shown]) -> str:
             f"<span>{s.size / 1e6:.1f} MB</span>",
             f"<span>{s.manifest.build.started:%Y-%m-%d %H:%M}</span>",
             _verdict(s.reproduction, "not tried"),
-            _verdict(s.smoke, "not run"),
+            _verdict(s.smoke, "not tried"),
         )
         for s in shown
     ]

@@ -16,6 +16,7 @@ from sparkbuild.inspection.runtime import ask
 
 _HELP_LIMIT = 400_000  # characters
 _OFF = ("0", "off")
+_WHOLE = ("f32", "f16", "bf16")  # cache types of V that these engines take without FlashAttention
 
 
 def tools(
@@ -104,6 +105,8 @@ def command(
             refused.append(f"{name} {value} needs {rule.needs}, which is {state} in this build")
         else:
             able[name] = value
+    if settings.get("flash_attention") == "off" and settings.get("cache_type_v", "f16") not in _WHOLE:
+        refused.append(f"cache_type_v {settings['cache_type_v']} needs flash_attention, which is off")
     made = handover.spell(tool, profile, able)
     return msgspec.structs.replace(made, refused=(*refused, *made.refused))
 

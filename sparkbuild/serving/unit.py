@@ -5,6 +5,7 @@ Quoting is that of systemd.service(5), "COMMAND LINES", and systemd.unit(5), "SP
 
 from __future__ import annotations
 
+import re
 import shlex
 import struct
 from collections.abc import Mapping
@@ -20,6 +21,13 @@ from sparkbuild.serving.switches import command
 
 _HEAD = 4096  # bytes of a model file that are read
 _STRING = 8  # the type of a text in GGUF
+_FREE = 1024  # ports from here on are for everybody
+_FORMS = {
+    "port": ("a port", r"\d{1,5}"),
+    "whole": ("a whole number", r"-?\d{1,9}"),
+    "number": ("a number", r"-?\d{1,9}(\.\d{1,9})?"),
+}
+_WORDS = {"true": "on", "false": "off"}
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -58,6 +66,7 @@ def service(
     made = command(tool, profile.name, profile.settings, rules, manifest.verdicts)
     architecture = model_architecture(model)
     wrong = [*made.refused, *(f"its server has no switch for {n}" for n in made.left_out)]
+    wrong += _malformed(profile.settings, rules)
     if next((m.state for m in manifest.verdicts.models if m.name == architecture), "") == "absent":
         wrong.append(f"it does not know the model architecture {architecture}")
     if wrong:
@@ -73,9 +82,27 @@ def service(
         profile=profile.name,
         command=words,
         environment=environment,
-        unit=_unit(f"{manifest.engine.title}: {model.name}, {profile.name}", name, words, environment, user),
+        unit=_unit(
+            f"{manifest.engine.title}: {model.name}, {profile.name}",
+            name,
+            words,
+            environment,
+            user,
+            low_port=any(w.isdecimal() and int(w) < _FREE for w in (profile.settings.get("port", ""),)),
+        ),
         notes=tuple(_notes(manifest, profile.settings, architecture)),
     )
+
+
+def _malformed(settings: Mapping[str, str], rules: Switches) -> list[str]:
+    """Return the settings at which a server would end at once: no number where it wants one."""
+    found = []
+    for rule in rules.switches:
+        title, form = _FORMS.get(rule.takes, ("", ".*"))
+        value = settings.get(rule.name, "")
+        if value and not re.fullmatch(form, value, re.ASCII | re.DOTALL):
+            found.append(f"{rule.name} takes {title}, not {value!r}")
+    return found
 
 
 def _other(manifest: Manifest) -> str:
@@ -104,14 +131,17 @@ def _notes(manifest: Manifest, settings: Mapping[str, str], architecture: str) -
 
 
 def with_settings(profile: handover.Profile, changed: Mapping[str, str], rules: Switches) -> handover.Profile:
-    """Return a profile with settings of one's own; an empty value takes one away."""
-    known = {rule.name for rule in rules.switches} - {"model"}
+    """Return a profile with settings of a server of one's own; an empty value takes one away."""
+    known = {rule.name for rule in rules.switches if not rule.roles or "server" in rule.roles} - {"model"}
     for name in changed:
         if name not in known:
             raise UsageError(
-                f"no setting {name!r}", where="--set", remedy=f"one of: {', '.join(sorted(known))}"
+                f"a server has no setting {name!r}",
+                where="--set",
+                remedy=f"one of: {', '.join(sorted(known))}",
             )
-    merged = {n: v for n, v in (profile.settings | dict(changed)).items() if v}
+    own = {name: _WORDS.get(value, value) for name, value in changed.items()}
+    merged = {n: v for n, v in (profile.settings | own).items() if v}
     return msgspec.structs.replace(profile, settings=merged)
 
 
@@ -142,7 +172,16 @@ def model_architecture(path: Path) -> str:
     return value.decode(errors="replace")
 
 
-def _unit(title: str, name: str, words: tuple[str, ...], environment: Mapping[str, str], user: str) -> str:
+def _unit(
+    title: str,
+    name: str,
+    words: tuple[str, ...],
+    environment: Mapping[str, str],
+    user: str,
+    *,
+    low_port: bool,
+) -> str:
+    # No PrivateTmp, ProtectHome: model and store may lie there, and CUDA's MPS is reached through /tmp.
     lines = [
         f"# {name}, by sparkbuild unit. The switches are those of this build: print it anew for another.",
         f"# By hand: {shlex.join([*(f'{n}={v}' for n, v in environment.items()), *words])}",
@@ -158,8 +197,8 @@ def _unit(title: str, name: str, words: tuple[str, ...], environment: Mapping[st
         "Restart=on-failure",
         "RestartSec=5",
         "NoNewPrivileges=yes",
-        "PrivateTmp=yes",
         "ProtectSystem=full",
+        *(["AmbientCapabilities=CAP_NET_BIND_SERVICE"] if low_port else []),
         "",
         "[Install]",
         "WantedBy=multi-user.target",
@@ -170,7 +209,7 @@ def _unit(title: str, name: str, words: tuple[str, ...], environment: Mapping[st
 def _plain(text: str) -> str:
     if not text.isprintable():
         raise UsageError(
-            "not in a unit: a name with control characters", where=ascii(text), remedy="rename it"
+            "control characters do not go into a unit", where=ascii(text), remedy="take them out"
         )
     return text.replace("%", "%%")
 

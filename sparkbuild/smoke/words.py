@@ -80,11 +80,18 @@ def expected(artifact: Artifact, tool: Tool, profile: str, settings: Mapping[str
 
 
 def check_profile(artifact: Artifact, profile: str) -> dict[str, str]:
-    """Return a profile's settings, none for no profile. Raises HandoverError for one that is not there."""
+    """Return a profile's settings, none for no profile.
+
+    Raises HandoverError for one that is not there, and for one that this build can not do: that is no fault
+    of the artifact, which its verdict is about.
+    """
     if not profile:
         return {}
     known = {p.name: p.settings for p in artifact.manifest.run.profiles}
     if profile not in known:
         there = ", ".join(known) or "none"
         raise HandoverError(f"{artifact.path}: it has no profile {profile!r}, but {there}")
+    refused = {why: None for c in artifact.manifest.run.commands if c.profile == profile for why in c.refused}
+    if refused:
+        raise HandoverError(f"{artifact.path}: {'; '.join(refused)}")
     return known[profile]

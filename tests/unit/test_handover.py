@@ -74,7 +74,8 @@ def test_a_value_of_its_own_goes_before_any_value() -> None:
     assert spell(tool, "", {"mmap": "off"}).words == ("--no-mmap",)
     assert spell(tool, "", {"mmap": "huge"}).words == ("--map", "huge")
     assert (spell(tool, "", {"x": "on"}).words, spell(tool, "", {"x": "on"}).left_out) == ((), ())
-    assert spell(tool, "", {"x": "off"}).left_out == ("x",)
+    assert spell(tool, "", {"x": "off"}).refused == ("server takes x on, not off",)
+    assert spell(tool, "", {"y": "off"}).left_out == ("y",)
 
 
 @pytest.mark.parametrize("path", ["../x", "/bin/sh", "bin/../../x", "bin/", "bin/-x", "bin/a/b", "bin/a\n"])

@@ -178,12 +178,17 @@ def test_show_what_is_known_by_now(two: dict[str, Path], capsys: pytest.CaptureF
 def test_show_what_a_build_can_not_do(capsys: pytest.CaptureFixture[str]) -> None:
     run_part = run_of()
     command = handover.Command("other", "server", (), ("fast",), ("server takes x 1, not 2",))
-    run_part = msgspec.structs.replace(run_part, commands=(command,), environment={"A": "1"})
+    needs = msgspec.structs.replace(run_part.needs, cuda_major=None)
+    run_part = msgspec.structs.replace(
+        run_part, commands=(command,), environment={"A": "1"}, needs=needs, pairs=()
+    )
     put(Folders.default(), msgspec.structs.replace(another("a"), run=run_part))
     assert run(["show", "toy"]) == 0
     out = capsys.readouterr().out
     assert "server takes x 1, not 2; no switch for fast" in out
     assert "A=1" in out
+    assert "none: no kernels for a GPU" in out  # and nothing of what becomes of pairs on one
+    assert run_part.pairs_note not in out
 
 
 def test_use_and_back(two: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

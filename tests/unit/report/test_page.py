@@ -66,6 +66,13 @@ def other(letter: str = "B") -> Shown:
     return Shown(letter, "toy@456", made, "different", "failed", None, ("smoke.json: it is not valid",))
 
 
+def test_what_was_not_tried_is_said_so() -> None:
+    """The words "not run" are a verdict: of a smoke test that could not be run here."""
+    said = Read(page([replace(shown(), reproduction="", smoke="")], made=NOW)).said
+    assert "not run" not in said
+    assert said.count("not tried") == 2
+
+
 PAGES = [[shown()], [shown(), other()], []]
 
 

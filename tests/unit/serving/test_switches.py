@@ -39,6 +39,7 @@ _FLAG = """
 -fa,   --flash-attn                     enable Flash Attention
        --no-mmap                        do not memory-map model
 """
+_HELPER = "  --pure   one type for all tensors"
 _SETTINGS = {"flash_attention": "on", "mmap": "off", "threads": "8"}
 
 
@@ -62,6 +63,13 @@ def tools_of(tmp_path: Path, rules: Switches, *helps: str, **changes: object) ->
         )
     recipe = recipe_of(roles=roles, **changes)
     return switches.tools(tmp_path, recipe, "x86_64", (), rules)
+
+
+def test_a_tool_that_loads_no_model_has_no_switches(tmp_path: Path, rules: Switches) -> None:
+    toys.tool(tmp_path, f'#include <stdio.h>\nint main(void) {{ puts("{_HELPER}"); }}', name="llama-quantize")
+    recipe = recipe_of(roles={"quantize": "llama-quantize"})
+    (tool,) = switches.tools(tmp_path, recipe, "x86_64", (), rules)
+    assert (tool.switches, tool.learned) == ((), "--help")
 
 
 @pytest.mark.parametrize(

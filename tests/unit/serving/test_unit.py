@@ -91,7 +91,7 @@ def test_systemd_takes_the_unit_as_it_is_meant(tmp_path: Path, rules: Switches) 
 
 
 def test_a_unit_has_no_way_in_for_control_characters(tmp_path: Path, rules: Switches) -> None:
-    bad = handover.Profile("mine", "Mine", {"threads": "16\nExecStartPre=/bin/evil"})
+    bad = handover.Profile("mine", "Mine", {"threads": "16"}, {"A": "b\nExecStartPre=/bin/evil"})
     with pytest.raises(UsageError, match="control characters"):
         serve(tmp_path, rules, profile=bad)
 
@@ -132,11 +132,60 @@ def test_what_one_should_know_is_told(tmp_path: Path, rules: Switches) -> None:
 
 
 def test_settings_of_ones_own(rules: Switches) -> None:
-    made = with_settings(_PROFILE, {"port": "9", "mmap": ""}, rules)
-    assert made.settings == {"threads": "16", "port": "9"}
-    for name in ("prot", "model"):
+    made = with_settings(_PROFILE, {"port": "9", "mmap": "", "flash_attention": "true"}, rules)
+    assert made.settings == {"threads": "16", "port": "9", "flash_attention": "on"}
+    for name in ("prot", "model", "output"):  # the last is llama-bench's
         with pytest.raises(UsageError, match=f"no setting '{name}'"):
             with_settings(_PROFILE, {name: "9"}, rules)
+
+
+def able(*more: str) -> handover.Run:
+    """Return a run part whose server has these settings too, each with any value."""
+    (tool,) = (t for t in run_of().tools if t.role == "server")
+    switches = (*tool.switches, *(handover.Switch(n, "", (f"--{n}", "{value}")) for n in more))
+    return msgspec.structs.replace(run_of(), tools=(msgspec.structs.replace(tool, switches=switches),))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("port", "-1", "port takes a port, not '-1'"),
+        ("port", "8080=2", "port takes a port, not '8080=2'"),
+        ("threads", "--evil", "threads takes a whole number, not '--evil'"),
+        ("threads", "8\n", "threads takes a whole number, not '8\\n'"),
+        ("temperature", "hot", "temperature takes a number, not 'hot'"),
+        ("mmap", "1", "server takes mmap off, not 1"),
+    ],
+)
+def test_a_value_at_which_a_server_would_end_is_refused(
+    tmp_path: Path, rules: Switches, name: str, value: str, said: str
+) -> None:
+    profile = handover.Profile("mine", "", {name: value})
+    with pytest.raises(FindingError) as caught:
+        serve(tmp_path, rules, profile=profile, run=able("port", "temperature"))
+    assert caught.value.output == said
+
+
+def test_numbers_are_taken(tmp_path: Path, rules: Switches) -> None:
+    profile = handover.Profile("mine", "", {"port": "8080", "threads": "-1", "temperature": "0.6"})
+    made = serve(tmp_path, rules, profile=profile, run=able("port", "temperature"))
+    assert made.command[3:] == ("--port", "8080", "--threads", "-1", "--temperature", "0.6")
+    assert "AmbientCapabilities" not in made.unit
+
+
+def test_a_quantised_v_needs_flash_attention(tmp_path: Path, rules: Switches) -> None:
+    settings = {"flash_attention": "off", "cache_type_v": "q8_0"}
+    run = able("flash_attention", "cache_type_v")
+    with pytest.raises(FindingError) as caught:
+        serve(tmp_path, rules, profile=handover.Profile("mine", "", settings), run=run)
+    assert caught.value.output == "cache_type_v q8_0 needs flash_attention, which is off"
+    serve(tmp_path, rules, profile=handover.Profile("mine", "", settings | {"cache_type_v": "f16"}), run=run)
+
+
+def test_a_unit_finds_its_model_and_may_have_its_port(tmp_path: Path, rules: Switches) -> None:
+    made = serve(tmp_path, rules, profile=handover.Profile("mine", "", {"port": "80"}), run=able("port"))
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in made.unit
+    assert "PrivateTmp" not in made.unit  # a model in /tmp would not be there
 
 
 def test_a_models_architecture(tmp_path: Path) -> None:
