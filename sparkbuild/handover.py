@@ -58,12 +58,14 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a machine must have to run it.
 
-    ``processor`` is as in uname -m; ``glibc`` the oldest version that will do; ``cuda_major`` the major
+    ``processor`` is as in uname -m, ``cpu_features`` those that its code was compiled for beyond the processor's
+    base; ``glibc`` the oldest version that will do; ``cuda_major`` the major
     version of CUDA's run time, None for none; ``driver`` the oldest NVIDIA driver for it, "" where not
     known; ``libraries`` must be on the loader's path, among them CUDA's.
     """
 
     processor: str
+    cpu_features: tuple[str, ...]
     glibc: str
     cuda_major: int | None
     driver: str
@@ -207,16 +209,18 @@ class Artifact(msgspec.Struct, frozen=True):
             raise HandoverError(f"{self.path}: it has no tool with the role {role!r}")
         return found
 
-    def command(self, role: str, profile: str, model: Path) -> list[str]:
+    def command(self, role: str, profile: str, model: Path, *, partial: bool = False) -> list[str]:
         """Return the command line of a tool with a profile's settings.
 
-        Raises HandoverError for a profile or role that it lacks, and for what this build can not do.
+        Raises HandoverError for a profile or role that it lacks, for what this build can not do, and, but
+        for ``partial``, for settings that the tool has no switch for: without them it is another test.
         """
         found = next((c for c in self.manifest.run.commands if (c.profile, c.role) == (profile, role)), None)
         if not found:
             raise HandoverError(f"{self.path}: no command for {role!r} with the profile {profile!r}")
-        if found.refused:
-            raise HandoverError(f"{self.path}: {'; '.join(found.refused)}")
+        left_out = () if partial else (f"{role} has no switch for {n}" for n in found.left_out)
+        if wrong := [*found.refused, *left_out]:
+            raise HandoverError(f"{self.path}: {'; '.join(wrong)}")
         return [str(self.tool(role)), *(w.replace("{model}", str(model)) for w in found.words)]
 
     def command_of(self, role: str, settings: Mapping[str, str], model: Path) -> list[str]:

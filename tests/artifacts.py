@@ -90,6 +90,7 @@ def _run(plain: handover.Run, files: tuple[File, ...], verdicts: Any) -> handove
         libraries=tuple(f.path for f in files if f.role == "library"),
         needs=handover.Needs(
             processor=platform.machine(),
+            cpu_features=("sve",),
             glibc=max((f.glibc for f in files), key=lambda v: [int(n) for n in v.split(".") if n]),
             cuda_major=verdicts.cuda_major,
             driver="580",

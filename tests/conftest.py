@@ -273,7 +273,7 @@ def run_of() -> handover.Run:
     return handover.Run(
         tools=(tool,),
         libraries=(),
-        needs=handover.Needs("aarch64", "2.34", 13, "580", ("libcudart.so.13",)),
+        needs=handover.Needs("aarch64", ("dotprod",), "2.34", 13, "580", ("libcudart.so.13",)),
         environment={},
         pairs=(handover.KvPair(128, "q4_0", "q4_0"),),
         pairs_note="others are converted",

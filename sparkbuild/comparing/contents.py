@@ -83,8 +83,8 @@ def _lacking(lacks: str, has: str, made: Manifest, missing: tuple[str, ...]) -> 
     if not made.verdicts.pairs:
         reason = next((f.reason for f in made.verdicts.findings if f.name == ALL_QUANTS and f.reason), "")
         yield f"{lacks} has none at all" + (f": {reason}" if reason else "")
-    elif made.verdicts.pairs_note:
-        yield f"in {lacks}: {made.verdicts.pairs_note}"
+    elif made.run.pairs_note:
+        yield f"in {lacks}: {made.run.pairs_note}"
 
 
 def models(a: Manifest, b: Manifest) -> Group:

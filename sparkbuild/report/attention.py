@@ -59,7 +59,7 @@ def _artifact(shown: Shown, types: Sequence[str]) -> str:
     for head in sorted(heads):
         same[frozenset(heads[head])].append(head)
     grids = "\n".join(_grid(sizes, pairs, types) for pairs, sizes in same.items())
-    note = shown.manifest.verdicts.pairs_note
+    note = shown.manifest.run.pairs_note
     said = f"<p>Other pairs: {text(note)}</p>" if note else ""
     title = f"<h3>{shown.letter} {text(column(shown))}</h3>"
     return f'{title}\n<div class="grids">\n{grids}\n</div>\n{said}'

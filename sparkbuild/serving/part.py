@@ -39,6 +39,7 @@ def run_part(
         libraries=tuple(f.path for f in files if f.role == "library"),
         needs=handover.Needs(
             processor=processor,
+            cpu_features=tuple(p.feature for p in toolchain.proofs),
             glibc=max((f.glibc for f in files if f.glibc), key=Version, default=""),
             cuda_major=verdicts.cuda_major,
             driver=wheels.driver if same else "",
@@ -46,7 +47,7 @@ def run_part(
         ),
         environment={},
         pairs=tuple(handover.KvPair(p.head, p.k, p.v) for p in verdicts.pairs),
-        pairs_note=verdicts.pairs_note,
+        pairs_note=recipe.attention if verdicts.state("cuda") == "present" else "",
         profiles=profiles,
         commands=commands(found, profiles, rules, verdicts),
     )

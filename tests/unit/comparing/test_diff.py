@@ -177,7 +177,7 @@ def test_features_and_what_is_not_known_of_them() -> None:
 
 
 def test_pairs_by_head_size_and_what_becomes_of_the_others() -> None:
-    a = part(full(), "verdicts", pairs_note="others are converted")
+    a = part(full(), "run", pairs_note="others are converted")
     b = part(a, "verdicts", pairs=(Pair(64, "f16", "f16"), Pair(64, "q4_0", "q4_0"), Pair(128, "f16", "f16")))
     found = group(compare(a, b), "KV pairs")
     assert found.only_a == ("q4_0/q8_0 @128",)
@@ -307,7 +307,7 @@ _SILENT = {
     "verdicts.findings.reason": "the verdict is compared",
     "verdicts.findings.evidence": "the verdict is compared",
     "verdicts.models_reason": "told where a model is unknown",
-    "verdicts.pairs_note": "told where a pair is lacking",
+    "verdicts.pairs_note": "that of run is compared",
     "verdicts.external": "compared file by file",
     "verdicts.cuda_major": "compared in run",
     "version.output": "number and commit are compared",

@@ -49,7 +49,6 @@ def shown(letter: str = "A", **changes: Any) -> Shown:  # noqa: ANN401 - any fie
         made.verdicts,
         findings=(finding("sve", "present"), finding("rpc", "absent"), finding("tls", "unknown", "stripped")),
         pairs=(Pair(64, "f16", "f16"), Pair(128, "f16", "f16"), Pair(128, "q4_0", "f16")),
-        pairs_note="others are converted",
     )
     timeline = Timeline(SCHEMA, 2, 2, STEPS)
     known = Shown(letter, "toy@123", replace(made, verdicts=verdicts), "identical", "passed", timeline)

@@ -41,7 +41,7 @@ def test_passed_failed_and_not_run(place: Path, capsys: pytest.CaptureFixture[st
     toys.bench(place / "bin", toys.results(build_number=1))
     assert run(["smoke", str(toys.artifact(place))]) == 1
     assert "bench: it says build 1, the manifest says 11312" in capsys.readouterr().err
-    toys.artifact(place, needs=Needs("pdp11", "", None, "", ()))
+    toys.artifact(place, needs=Needs("pdp11", (), "", None, "", ()))
     assert run(["smoke", str(place)]) == 3
     assert "qemu-pdp11 is not installed" in capsys.readouterr().err
     assert not (place / "smoke.json").exists()  # somebody's folder is left as it is

@@ -185,7 +185,7 @@ def test_what_can_not_begin_is_not_run(
 ) -> None:
     toys.bench(place / "bin")
     monkeypatch.setenv("PATH", str(place))
-    found = tried(toys.artifact(place, needs=handover.Needs("riscv64", "", None, "", ())), folders)
+    found = tried(toys.artifact(place, needs=handover.Needs("riscv64", (), "", None, "", ())), folders)
     assert (found.verdict, found.ran) == ("not run", "")
     assert "qemu-riscv64 is not installed" in step(found, "bench").said
 

@@ -123,7 +123,7 @@ def artifact(folder: Path, *, backend: str = "cpu", **changes: Any) -> Path:  # 
         run_of(),
         **{
             "tools": tuple(t for t in tools if ".so" not in t.path),
-            "needs": handover.Needs(here, "2.34", None, "", ()),
+            "needs": handover.Needs(here, (), "2.34", None, "", ()),
             "commands": (),
             "profiles": (),
         }
