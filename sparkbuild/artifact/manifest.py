@@ -17,7 +17,7 @@ import msgspec
 from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
-from sparkbuild.handover import BinPath, Run
+from sparkbuild.handover import BinPath, EngineName, Run
 from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.report import SystemReport
@@ -37,7 +37,7 @@ _SCHEMA_FILE = Path(__file__).with_name("manifest-2.schema.json")
 class Engine(Record, frozen=True):
     """The engine, and the SHA-256 of the recipe file that built it."""
 
-    name: str
+    name: EngineName
     title: str
     homepage: str
     state: State
