@@ -346,7 +346,7 @@ def unpacked(source: str, room: Path, *, plain_http: bool = False) -> Path:
     if source.startswith("oci://"):
         registry.pull(source, room / "pulled", plain_http=plain_http)
         return room / "pulled"
-    if source.endswith(ARCHIVE):
+    if source.endswith(ARCHIVE) and Path(source).is_file():
         archive.unpack(Path(source), room / "unpacked")
         return room / "unpacked"
     if not (Path(source) / MANIFEST).is_file():

@@ -190,6 +190,8 @@ def read(path: Path) -> Manifest:
     A key that is there twice is refused: another program would read the other value.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no plain file")  # noqa: TRY301 - told as the others
         with path.open("rb") as file:
             data = file.read(_MOST + 1)
         if len(data) > _MOST:

@@ -391,3 +391,22 @@ def test_other_bytes_are_not_taken_in_for_what_is_there(put: Put, tmp_path: Path
     write(folder, msgspec.structs.replace(found.manifest, files=files))
     with pytest.raises(StoreError, match="the store has other bytes under the key"):
         take_in(str(folder), Folders(tmp_path, found.path.parent.parent, tmp_path), Silent())
+
+
+def test_a_pipe_is_not_waited_for(put: Put, folders: Folders, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar.zst")
+    with pytest.raises(UsageError, match="no artifact there"):
+        take_in(str(tmp_path / "x.tar.zst"), folders, Silent())
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(StoreError, match="it is no plain file"):
+        manifests.read(tmp_path / "manifest.json")
+    folder = Path(shutil.copytree(put().path, tmp_path / "artifact"))
+    os.mkfifo(folder / "manifest.json.sig")
+    with pytest.raises(StoreError, match=r"not taken in: manifest\.json\.sig: no manifest speaks of it"):
+        take_in(str(folder), folders, Silent())
+
+
+def test_an_artifact_in_anothers_place_does_not_hold(put: Put, tmp_path: Path) -> None:
+    shutil.copytree(put().path, tmp_path / "builds/toy/0000000000000000")
+    told = f"it is of toy/{put().path.name}, not of toy/0000000000000000"
+    assert [(c.field, c.said) for c in failed(tmp_path / "builds")] == [("place", told)]
