@@ -26,7 +26,10 @@ T = TypeVar("T")
 # writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
 _UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
 _LIBC = ctypes.CDLL(None, use_errno=True)
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK_FAULTS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 _FULL = re.compile("No space left on device|Disk quota exceeded")
 
 

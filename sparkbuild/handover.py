@@ -24,7 +24,8 @@ import msgspec
 INDEX = "index.json"
 MANIFEST = "manifest.json"
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-# "$" alone would take a final newline.
+# "$" alone would take a final newline. A store has a folder "current" of its own.
+EngineName = Annotated[str, msgspec.Meta(pattern=r"^(?!current$)[a-z0-9][a-z0-9_.+-]{0,63}$(?!\n)")]
 BinPath = Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
 _MOST = 64 << 20  # bytes of an index or a manifest
 
@@ -128,7 +129,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``seen_ns`` is the time of the folder's last change when the entry was made, in ns since 1970.
     """
 
-    engine: str
+    engine: EngineName
     title: str
     state: str
     key: Sha256
@@ -159,7 +160,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Engine(msgspec.Struct, frozen=True):
-    name: str
+    name: EngineName
     title: str
 
 

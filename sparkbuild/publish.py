@@ -7,6 +7,7 @@ findings as in-toto statements, an SBOM on request, signatures, and the verdicts
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,16 @@ from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.evidence import sbom, signing, statements
-from sparkbuild.files import Folders, from_json, locked, sha256_file, to_json, whole_folder, write_whole
+from sparkbuild.files import (
+    Folders,
+    disk_error,
+    from_json,
+    locked,
+    sha256_file,
+    to_json,
+    whole_folder,
+    write_whole,
+)
 from sparkbuild.handover import MANIFEST
 from sparkbuild.progress import Progress
 from sparkbuild.transport import archive, registry
@@ -65,26 +75,65 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
     """Hand an artifact over to ``dest``: a folder, FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
 
     What is remembered to be published stays when the store is cleaned up.
-    Raises StoreError when the artifact is not what its manifest describes, or when other bytes lie under
-    its key already.
+    Raises UsageError for a place that can not be, StoreError when the artifact is not what its manifest
+    describes, when other bytes lie under its key already, or for what the disk refuses.
     """
     progress.stage(f"publish {found.name} to {dest}")
-    if wrong := [f.path for f in found.manifest.files if sha256_file(found.path / f.path) != f.sha256]:
-        raise StoreError(
-            f"{found.name} is not what its manifest describes: {', '.join(wrong)}",
-            where=str(found.path),
-            remedy="build it again with --rebuild",
-        )
-    with locked(store.lock_of(found.path)):
+    path = Path(os.path.realpath(found.path))
+    _check_place(Stored(path, found.manifest), dest)
+    with _disk(dest), locked(store.lock_of(path)):
+        found = store.opened(path)  # as it is now, whatever a build or gc did meanwhile
+        if wrong := [f.path for f in found.manifest.files if not _holds(path / f.path, f.sha256)]:
+            raise StoreError(
+                f"{found.name} is not what its manifest describes: {', '.join(wrong)}",
+                where=str(path),
+                remedy="build it again with --rebuild",
+            )
         if dest.startswith("oci://"):
             handed = _to_registry(found, dest, extra)
         elif dest.endswith(ARCHIVE):
             handed = _to_archive(found, Path(dest), extra)
         else:
-            handed = _to_folder(found, Path(dest).absolute(), extra)
+            with _readable():
+                handed = _to_folder(found, Path(dest).absolute(), extra)
         if remember:
             _remember(found, handed.place)
     return handed
+
+
+def _check_place(found: Stored, dest: str) -> None:
+    """Raise UsageError for an empty place, another scheme than oci://, or a place in the artifact itself."""
+    if not dest or ("://" in dest and not dest.startswith("oci://")):
+        raise UsageError(
+            "not a place to publish to", where=repr(dest), remedy=f"a folder, FILE{ARCHIVE} or oci://..."
+        )
+    root = Path(os.path.realpath(dest))
+    if root.is_relative_to(found.path) or _place(found, root) == found.path:
+        raise UsageError(
+            f"{found.name} would be published into itself", where=dest, remedy="name a folder elsewhere"
+        )
+
+
+def _place(found: Stored, root: Path) -> Path:
+    return root / found.manifest.engine.name / found.manifest.key[: index.NAME]
+
+
+@contextlib.contextmanager
+def _disk(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise disk_error("cannot read or write", Path(problem.filename or where), problem) from problem
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Let others read what is made, whatever the umask: it is made for them."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _to_archive(found: Stored, path: Path, extra: With) -> Handed:
@@ -108,8 +157,11 @@ def _to_folder(found: Stored, root: Path, extra: With) -> Handed:
 
     What a run that was killed left behind goes when the same artifact is published next.
     """
-    manifest = found.manifest
-    place = root / manifest.engine.name / found.path.name
+    place = _place(found, root)
+    if link := next((p for p in (place, place.parent) if p.is_symlink()), None):
+        raise StoreError(
+            "a symbolic link, and nothing is published through one", where=str(link), remedy=f"rm {link}"
+        )
     with locked(place.with_name(f".{place.name}.lock")):
         for debris in place.parent.glob(f".{place.name}.*"):
             if debris.is_dir():
@@ -128,11 +180,12 @@ def _refresh(found: Stored, place: Path, extra: With) -> None:
     """Bring what came later to an artifact that is published already; its manifest and bytes stay.
 
     A build of the same key at another time has another manifest: results name the one that was published
-    first, so that one stays, with the same bytes.
+    first, so that one stays, with the same bytes. It is not signed: what else it says, who can write there
+    may have changed.
     """
     there = manifests.read(place / MANIFEST)
-    files = {f.path: f.sha256 for f in found.manifest.files}
-    if {f.path: f.sha256 for f in there.files} != files:
+    files = _sums(found.manifest)
+    if _sums(there) != files:
         raise StoreError(
             f"other bytes are published under the key of {found.name}",
             where=str(place),
@@ -144,12 +197,27 @@ def _refresh(found: Stored, place: Path, extra: With) -> None:
             where=str(place),
             remedy=f"remove it and publish again: rm -r {place}",
         )
-    with _dressed(Stored(place, there), extra) as folder:
-        same = sha256_file(found.path / MANIFEST) == sha256_file(place / MANIFEST)
-        newer = _sidecars(found.path) if same else []
-        for path in [p for p in sorted(folder.iterdir()) if p.is_file()] + newer:
-            if not _holds(place / path.name, sha256_file(path)):
-                write_whole(place / path.name, path.read_bytes())
+    same = sha256_file(found.path / MANIFEST) == sha256_file(place / MANIFEST)
+    if extra.key and not same:
+        raise StoreError(
+            f"the manifest that is published is not the one of {found.name}, so it is not signed",
+            where=str(place),
+            remedy=f"publish without --sign, or publish this one in its place: rm -r {place}",
+        )
+    for left in place.glob(".*"):  # of a run that was killed
+        left.unlink()
+    with _room(place) as room:
+        _documents(Stored(place, there), room, extra)
+        new = {p.name: p for p in [*sorted(room.iterdir()), *(_later(found.path) if same else [])]}
+        for name, path in new.items():
+            if not _holds(place / name, sha256_file(path)):
+                if f"{name}.sig" not in new:  # it was of other bytes
+                    signing.signature_of(place / name).unlink(missing_ok=True)
+                write_whole(place / name, path.read_bytes())
+
+
+def _sums(manifest: manifests.Manifest) -> dict[str, str]:
+    return {f.path: f.sha256 for f in manifest.files}
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -158,34 +226,61 @@ def _holds(path: Path, digest: str) -> bool:
 
 @contextlib.contextmanager
 def _dressed(found: Stored, extra: With) -> Iterator[Path]:
-    """Give a folder with all that is handed over; it is on the artifact's own disk, so nothing is copied."""
-    with tempfile.TemporaryDirectory(prefix=f".{found.path.name}.", dir=found.path.parent) as room:
-        _dress(found, Path(room), extra, link=True)
+    """Give a folder with all that is handed over; on the artifact's own disk, to link files, not copy."""
+    with _room(found.path) as room:
+        _dress(found, room, extra, link=True)
+        yield room
+
+
+@contextlib.contextmanager
+def _room(place: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as room:
         yield Path(room)
 
 
 def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:
+    _bin(found, into, link=link)
+    _documents(found, into, extra)
+    for path in _later(found.path):
+        shutil.copyfile(path, into / path.name)
+
+
+def _bin(found: Stored, into: Path, *, link: bool = False) -> None:
     (into / "bin").mkdir()
     for file in found.manifest.files:
+        source, target = found.path / file.path, into / file.path
         if link:
-            (into / file.path).hardlink_to(found.path / file.path)
-        else:
-            shutil.copyfile(found.path / file.path, into / file.path)
-            (into / file.path).chmod(0o755)
-    for path in [found.path / MANIFEST, *_sidecars(found.path)]:
-        shutil.copyfile(path, into / path.name)
+            with contextlib.suppress(OSError):  # a disk without links, or another user's file
+                target.hardlink_to(source)
+                continue
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+
+
+def _documents(found: Stored, into: Path, extra: With) -> None:
+    """Write manifest, statements and signatures.
+
+    What was signed before stays as it is, for its signature's sake, where it is not signed anew.
+    """
+    shutil.copyfile(found.path / MANIFEST, into / MANIFEST)
     digest = sha256_file(into / MANIFEST)
     (into / statements.PROVENANCE).write_bytes(statements.provenance(found.manifest, digest))
     (into / statements.PROBE).write_bytes(statements.probe_statement(found.manifest, digest))
     if extra.sbom:
         (into / sbom.SBOM).write_bytes(sbom.sbom(found.manifest, digest))
-    if extra.key:
-        for name in SIGNED:
+    for name in SIGNED:
+        signature = signing.signature_of(found.path / name)
+        if extra.key:
             signing.sign(into / name, extra.key)
+        elif signature.is_file():
+            shutil.copyfile(found.path / name, into / name)
+            shutil.copyfile(signature, into / signature.name)
 
 
-def _sidecars(folder: Path) -> list[Path]:
-    return [folder / name for name in LATER if (folder / name).is_file()]
+def _later(folder: Path) -> list[Path]:
+    """Return what came later, and its signatures."""
+    names = [n for name in LATER for n in (name, f"{name}.sig")]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _handed(
@@ -199,7 +294,7 @@ def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
     try:
         known = from_json((found.path / _PUBLISHED).read_bytes(), Published).places
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = ()
     places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))
     store.add_sidecar(found, _PUBLISHED, to_json(places))
@@ -213,7 +308,12 @@ def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bo
     from sparkbuild.checking import check  # noqa: PLC0415 - with numpy, which who publishes need not load
 
     progress.stage(f"take in {source}")
-    folders.store.mkdir(parents=True, exist_ok=True)
+    with _disk(source):
+        folders.store.mkdir(parents=True, exist_ok=True)
+        return _take_in(source, folders, progress, plain_http=plain_http)
+
+
+def _take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool) -> Stored:
     with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:
         folder = unpacked(source, Path(room), plain_http=plain_http)
         checks = check.check(folder, check.Asked(), progress)
@@ -227,11 +327,18 @@ def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bo
         engine, key = manifest.engine.name, manifest.key
         with store.reserved(engine, key, folders):
             if there := store.find(engine, key, folders):
+                if _sums(there.manifest) != _sums(manifest):
+                    raise StoreError(
+                        f"the store has other bytes under the key of {there.name}",
+                        where=source,
+                        remedy="one of the two was not made from what its key says; remove that one",
+                    )
                 return there
             with store.adding(engine, key, folders) as temp:
-                shutil.copytree(folder, temp, dirs_exist_ok=True, copy_function=shutil.copyfile)
-                for file in (temp / "bin").iterdir():
-                    file.chmod(0o755)
+                _bin(Stored(folder, manifest), temp)
+                for path in folder.iterdir():
+                    if path.is_file() and path.name != _PUBLISHED:  # that is about another store
+                        shutil.copyfile(path, temp / path.name)
         return Stored(store.folder(engine, key, folders), manifest)
 
 
@@ -240,7 +347,7 @@ def unpacked(source: str, room: Path, *, plain_http: bool = False) -> Path:
     if source.startswith("oci://"):
         registry.pull(source, room / "pulled", plain_http=plain_http)
         return room / "pulled"
-    if source.endswith(ARCHIVE):
+    if source.endswith(ARCHIVE) and Path(source).is_file():
         archive.unpack(Path(source), room / "unpacked")
         return room / "unpacked"
     if not (Path(source) / MANIFEST).is_file():

@@ -168,8 +168,7 @@ def _running() -> set[tuple[str, int]]:
 
 
 def _identities(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in folder.rglob("*"):
-        status = path.lstat()
+    for status in _statuses(folder):
         yield f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino
 
 
@@ -180,8 +179,9 @@ def _debris(folders: Folders) -> Iterator[Doomed]:
         if _LEFT.fullmatch(path.name) and path not in lost:
             yield Doomed(path, _KILLED, _size(path))
     for path in sorted(folders.store.glob(_TAKEN)):
-        if time.time() - path.lstat().st_mtime > _DAY.total_seconds():
-            yield Doomed(path, _KILLED, _size(path))
+        with contextlib.suppress(FileNotFoundError):  # taken in by now
+            if time.time() - path.lstat().st_mtime > _DAY.total_seconds():
+                yield Doomed(path, _KILLED, _size(path))
 
 
 def _lost(folders: Folders) -> list[Path]:
@@ -223,6 +223,8 @@ def _remove(doomed: Doomed, folders: Folders) -> bool:
                 path = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
                 doomed.path.rename(path)  # onto the empty folder, which rename(2) replaces
                 sync_folder(path.parent)
+        elif not path.exists():
+            return False
         shutil.rmtree(path)
     except OSError as problem:
         raise disk_error("cannot remove", path, problem) from problem
@@ -230,6 +232,12 @@ def _remove(doomed: Doomed, folders: Folders) -> bool:
 
 
 def _size(path: Path) -> int:
-    if not path.is_dir():
-        return path.lstat().st_size
-    return sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
+    return sum(status.st_size for status in _statuses(path))
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """Yield what is known of a file, or of each in a folder, but for what others remove meanwhile."""
+    inside = (Path(top, name) for top, _, names in os.walk(path) for name in names)
+    for file in inside if path.is_dir() else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            yield file.lstat()

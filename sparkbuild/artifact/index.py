@@ -164,16 +164,20 @@ def _manifest_of(entry: Entry) -> str:
 def _artifacts(root: Path) -> Iterator[tuple[str, int]]:
     """Yield each ENGINE/KEY16 with a manifest and when it changed; no links and nothing hidden."""
     try:
-        engines = [e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
+        engines = [e.name for e in os.scandir(root) if _is_place(e)]
         for engine in engines:
             for entry in os.scandir(root / engine):
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                if _is_place(entry):
                     with contextlib.suppress(FileNotFoundError):  # none in it, or removed since
                         yield f"{engine}/{entry.name}", _changed(entry.path)
     except FileNotFoundError:
         return
     except OSError as problem:
         raise disk_error("cannot read the artifacts", root, problem) from problem
+
+
+def _is_place(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
 
 
 def _changed(folder: Path | str) -> int:

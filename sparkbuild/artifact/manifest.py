@@ -17,7 +17,7 @@ import msgspec
 from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
-from sparkbuild.handover import BinPath, Run
+from sparkbuild.handover import BinPath, EngineName, Run
 from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.report import SystemReport
@@ -37,7 +37,7 @@ _SCHEMA_FILE = Path(__file__).with_name("manifest-2.schema.json")
 class Engine(Record, frozen=True):
     """The engine, and the SHA-256 of the recipe file that built it."""
 
-    name: str
+    name: EngineName
     title: str
     homepage: str
     state: State
@@ -190,6 +190,8 @@ def read(path: Path) -> Manifest:
     A key that is there twice is refused: another program would read the other value.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no plain file")  # noqa: TRY301 - told as the others
         with path.open("rb") as file:
             data = file.read(_MOST + 1)
         if len(data) > _MOST:

@@ -7,6 +7,7 @@ the index is enough.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,6 +52,11 @@ def reserved(engine: str, key: str, folders: Folders, *, wait: float = -1) -> It
 def lock_of(place: Path) -> Path:
     """Return the lock file of the artifact in a folder: who holds it finds nothing removed or replaced."""
     return place.with_name(f".{place.name}.lock")
+
+
+def holds(stored: Stored, folders: Folders) -> bool:
+    """Return whether an artifact is this store's, and not one in another folder."""
+    return Path(os.path.realpath(stored.path)).parent.parent == Path(os.path.realpath(folders.store))
 
 
 def opened(path: Path) -> Stored:

@@ -11,6 +11,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 
+from sparkbuild.handover import EngineName
 from sparkbuild.packages import Pin, Sha256
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Recipe(Record, frozen=True):
     """An engine: its sources, what is wanted of its build, what to build, how it speaks."""
 
     schema: Literal[1]
-    name: Name
+    name: EngineName
     title: Text
     homepage: str
     state: State

@@ -90,7 +90,7 @@ def _all(root: Path, asked: Asked, progress: Progress) -> Iterator[Check]:
     for number, folder in enumerate(folders):
         name = folder.relative_to(root).as_posix()
         progress.advance(number, len(folders), name)
-        for found in _artifact(folder, asked, progress):
+        for found in (*_artifact(folder, asked, progress), *index.misplaced(folder)):
             yield msgspec.structs.replace(found, file=name if found.file == "." else f"{name}/{found.file}")
 
 

@@ -85,7 +85,9 @@ def strays(folder: Path, manifest: Manifest) -> Iterator[Check]:
     known = {f.path for f in manifest.files} | {n for n in _NOTES if not oddity(folder / n)}
     for name in DOCUMENTS:
         if (folder / name).exists():
-            known |= {name, signature_of(Path(name)).name}
+            known.add(name)
+            signature = signature_of(folder / name)
+            known |= {signature.name} if not oddity(signature) else set()
     found = [p for p in sorted(folder.iterdir()) if p.name != _BIN]
     place = folder / _BIN
     if place.is_dir() and not place.is_symlink():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from sparkbuild.artifact.index import entry_of
+from sparkbuild.artifact import manifest as manifests
+from sparkbuild.artifact.index import NAME, entry_of
 from sparkbuild.checking.checked import Check, bytes_of, failed, json_of, judged
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes
@@ -46,6 +48,14 @@ def index(root: Path, folders: Sequence[Path]) -> Iterator[Check]:
         else:
             yield from _entry(root, entry, place)
     yield from (failed(INDEX, "/artifacts", f"{n} is not among them") for n in names if n not in counts)
+
+
+def misplaced(folder: Path) -> Iterator[Check]:
+    """Check that an artifact lies where its engine and key belong; a broken manifest is told elsewhere."""
+    with contextlib.suppress(StoreError):
+        made = manifests.read(folder / MANIFEST)
+        here, there = f"{folder.parent.name}/{folder.name}", f"{made.engine.name}/{made.key[:NAME]}"
+        yield judged(MANIFEST, "place", "" if here == there else f"it is of {there}, not of {here}")
 
 
 def _entry(root: Path, entry: Entry, place: str) -> Iterator[Check]:

@@ -53,14 +53,26 @@ def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
         return _tell(_INTERRUPTED, as_json)
     except SparkbuildError as problem:
         return _tell(problem, as_json)
-    except Exception:  # noqa: BLE001 - the last line of defence; the log has the traceback
-        with tempfile.NamedTemporaryFile("w", prefix="sparkbuild-bug-", suffix=".log", delete=False) as log:
-            log.write(f"sparkbuild {__version__} {args}\n{traceback.format_exc()}")
-        last = traceback.format_exc().strip().splitlines()[-1]
-        bug = SparkbuildError(
-            f"a bug in sparkbuild: {last}", where=log.name, remedy="please report it with that log"
-        )
-        return _tell(bug, as_json)
+    except Exception as problem:  # noqa: BLE001 - the last line of defence; the log has the traceback
+        return _tell(_refused(problem) or _bug(args), as_json)
+
+
+def _refused(problem: Exception) -> SparkbuildError | None:
+    """Return what a disk refused, a name that is too long or a folder that may not be read; else None."""
+    from sparkbuild.files import DISK_FAULTS, disk_error  # noqa: PLC0415
+
+    if isinstance(problem, OSError) and problem.errno in DISK_FAULTS and problem.filename:
+        return disk_error("cannot read or write", problem.filename, problem)
+    return None
+
+
+def _bug(args: list[str]) -> SparkbuildError:
+    with tempfile.NamedTemporaryFile("w", prefix="sparkbuild-bug-", suffix=".log", delete=False) as log:
+        log.write(f"sparkbuild {__version__} {args}\n{traceback.format_exc()}")
+    last = traceback.format_exc().strip().splitlines()[-1]
+    return SparkbuildError(
+        f"a bug in sparkbuild: {last}", where=log.name, remedy="please report it with that log"
+    )
 
 
 def _tell(problem: SparkbuildError, as_json: bool) -> int:

@@ -48,6 +48,7 @@ def publish(
 
     DEST is a folder (it gets an index.json), FILE.tar.zst, or oci://HOST/REPOSITORY[:TAG].
     """
+    from sparkbuild.artifact import store  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
     from sparkbuild.publish import ARCHIVE, With  # noqa: PLC0415
@@ -61,7 +62,8 @@ def publish(
             remedy="name one artifact, or a folder or a repository without a tag",
         )
     with progress() as shown:
-        handed = [hand_over(s, dest, With(key, sbom, plain_http), shown) for s in found]
+        extra = With(key, sbom, plain_http)
+        handed = [hand_over(s, dest, extra, shown, remember=store.holds(s, folders)) for s in found]
     _tell(handed, as_json)
 
 
@@ -112,7 +114,11 @@ def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[
     from sparkbuild.artifact import store, use  # noqa: PLC0415
 
     if everything:
-        return store.all_stored(folders)
+        if names:
+            raise UsageError("--all and names", remedy="give one of the two")
+        if not (stored := store.all_stored(folders)):
+            raise UsageError("the store is empty", where=str(folders.store), remedy="build something first")
+        return stored
     if not names:
         used = [use.used(engine, folders) for engine in use.in_use(folders)]
         if not used:

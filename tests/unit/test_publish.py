@@ -6,24 +6,28 @@ import json
 import multiprocessing
 import os
 import shutil
+import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import describe
 from sparkbuild.artifact.store import Stored
 from sparkbuild.checking import check
 from sparkbuild.checking.checked import Check
 from sparkbuild.errors import StoreError, UsageError
+from sparkbuild.evidence import signing, statements
 from sparkbuild.files import Folders, sha256_bytes, sha256_file
 from sparkbuild.handover import HandoverError, artifacts, read_index
 from sparkbuild.inspection.elf import read_elf
 from sparkbuild.progress import Silent
 from sparkbuild.publish import With, publish, take_in
-from tests.artifacts import make
+from tests.artifacts import make, write
 from tests.conftest import manifest_of
 from tests.kills import killed
 
@@ -220,3 +224,189 @@ def test_a_reader_believes_no_index_that_leads_elsewhere(put: Put, tmp_path: Pat
         (root / "index.json").write_text(text)
         with pytest.raises(HandoverError, match="not a valid index"):
             read_index(root)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """Return a key; its owner is in the file "allowed" beside it."""
+    if not shutil.which("ssh-keygen"):
+        pytest.skip("ssh-keygen is not installed")
+    words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"]
+    subprocess.run(words, check=True, capture_output=True)
+    (tmp_path / "allowed").write_text(f"me@example.invalid {(tmp_path / 'key.pub').read_text()}")
+    return tmp_path / "key"
+
+
+def unsigned(place: Path, key: Path) -> list[str]:
+    found = check.check(place, check.Asked(key.with_name("allowed")), Silent())
+    return [f"{c.file}: {c.said}" for c in found if c.verdict == "failed"]
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "", ".x", "-x", "a/b", "current", "toy\n", "\x1b[31mred"])
+def test_an_engine_that_is_no_name_is_not_taken_in(template: Stored, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(template.path, tmp_path / "hostile"))
+    engine = msgspec.structs.replace(template.manifest.engine, name=name)
+    write(folder, msgspec.structs.replace(template.manifest, engine=engine))
+    home = Folders(tmp_path / "a/b/cache", tmp_path / "a/b/store", tmp_path / "a/b/config")
+    with pytest.raises(StoreError, match=r"not taken in: manifest\.json /engine/name"):
+        take_in(str(folder), home, Silent())
+    assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a/b", home.store]
+
+
+def test_an_artifact_is_not_published_into_itself(put: Put, folders: Folders, tmp_path: Path) -> None:
+    found = put()
+    before = everything(folders.store)
+    (tmp_path / "link").symlink_to(folders.store)
+    for dest in (folders.store, tmp_path / "link", found.path, found.path / "x", found.path / "x.tar.zst"):
+        with pytest.raises(UsageError, match="into itself"):
+            publish(found, str(dest), With(), Silent())
+    for odd in ("", "https://example.invalid/x"):
+        with pytest.raises(UsageError, match="not a place to publish to"):
+            publish(found, odd, With(), Silent())
+    assert everything(folders.store) == before
+
+
+def test_what_is_published_has_the_name_of_its_key(put: Put, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(put().path)
+    publish(Stored(tmp_path / "link", put().manifest), str(tmp_path / "builds"), With(), Silent())
+    assert [a.manifest.key for a in artifacts(tmp_path / "builds")] == [put().manifest.key]
+
+
+def test_everybody_may_read_what_is_published(put: Put, tmp_path: Path) -> None:
+    found, root = put(), tmp_path / "builds"
+    before = os.umask(0o077)
+    try:
+        publish(found, str(root), With(), Silent())
+    finally:
+        assert os.umask(before) == 0o077
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in (root, *root.rglob("*"))}
+    assert modes == {0o755, 0o644}
+
+
+def test_nothing_is_published_through_a_link(put: Put, tmp_path: Path) -> None:
+    found, root, other = put(), tmp_path / "builds", tmp_path / "other"
+    for link in (root / "toy", root / "toy" / found.path.name):
+        other.mkdir()
+        link.parent.mkdir(parents=True)
+        link.symlink_to(other)
+        with pytest.raises(StoreError, match="nothing is published through one"):
+            publish(found, str(root), With(), Silent())
+        assert list(other.iterdir()) == []
+        other.rmdir()
+        shutil.rmtree(root)
+
+
+def test_the_artifact_is_published_as_it_is_by_then(put: Put, tmp_path: Path) -> None:
+    old = put()
+    new = put(build=msgspec.structs.replace(_BUILD, jobs=99))
+    publish(old, str(tmp_path / "builds"), With(), Silent())
+    assert manifests.read(new.path / "manifest.json").build.jobs == 99
+    assert failed(tmp_path / "builds") == []
+    (new.path / "bin/toy-server").unlink()
+    with pytest.raises(StoreError, match="not what its manifest describes: bin/toy-server"):
+        publish(new, str(tmp_path / "more"), With(), Silent())
+    shutil.rmtree(new.path)
+    with pytest.raises(StoreError, match="not a valid manifest"):
+        publish(new, str(tmp_path / "more"), With(), Silent())
+
+
+def test_a_signature_is_of_what_lies_beside_it(
+    put: Put, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, root = put(), tmp_path / "builds"
+    place = Path(publish(found, str(root), With(key), Silent()).place)
+    assert unsigned(place, key) == []
+    made = statements.provenance
+    with monkeypatch.context() as patch:  # as another version of sparkbuild writes it
+        patch.setattr(statements, "provenance", lambda *told: made(*told) + b"\n")
+        publish(found, str(root), With(), Silent())
+        assert unsigned(place, key) == []
+    verdict = {"schema": "sparkbuild/smoke/1", "manifest": sha256_file(found.path / "manifest.json")}
+    for said in ("failed", "passed"):
+        store.add_sidecar(found, "smoke.json", json.dumps(verdict | {"verdict": said}).encode())
+        publish(found, str(root), With(), Silent())
+        assert unsigned(place, key) == []
+        signing.sign(place / "smoke.json", key)
+    assert json.loads((place / "smoke.json").read_bytes())["verdict"] == "passed"
+
+
+def test_what_is_taken_in_keeps_its_signatures(put: Put, tmp_path: Path, key: Path) -> None:
+    publish(put(), str(tmp_path / "one.tar.zst"), With(key), Silent())
+    other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
+    taken = take_in(str(tmp_path / "one.tar.zst"), other, Silent())
+    assert unsigned(taken.path, key) == []
+    place = Path(publish(taken, str(tmp_path / "builds"), With(), Silent()).place)
+    assert unsigned(place, key) == []
+
+
+def test_a_manifest_that_is_not_ours_is_not_signed(put: Put, tmp_path: Path, key: Path) -> None:
+    found, root = put(), tmp_path / "builds"
+    place = Path(publish(found, str(root), With(), Silent()).place)
+    made = found.manifest
+    run = msgspec.structs.replace(made.run, environment={"LD_PRELOAD": "/evil.so"})
+    write(place, msgspec.structs.replace(made, run=run))
+    with pytest.raises(StoreError, match="so it is not signed"):
+        publish(found, str(root), With(key), Silent())
+    assert list(place.glob("*.sig")) == []
+
+
+def test_what_a_killed_run_left_in_a_published_folder_goes(put: Put, tmp_path: Path) -> None:
+    found, root = put(), tmp_path / "builds"
+    place = Path(publish(found, str(root), With(), Silent()).place)
+    (place / ".smoke.json.abc").write_text("{")
+    publish(found, str(root), With(), Silent())
+    assert failed(root) == []
+
+
+def test_a_disk_without_links_will_do(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    publish(put(), str(tmp_path / "one.tar.zst"), With(), Silent())
+    monkeypatch.undo()
+    publish(put(), str(tmp_path / "two.tar.zst"), With(), Silent())
+    assert (tmp_path / "one.tar.zst").read_bytes() == (tmp_path / "two.tar.zst").read_bytes()
+
+
+def test_what_is_taken_in_has_modes_of_its_own_and_was_published_nowhere(put: Put, tmp_path: Path) -> None:
+    found = put()
+    publish(found, str(tmp_path / "builds"), With(), Silent())
+    for folder in (found.path, found.path / "bin"):
+        folder.chmod(0o777)
+    other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
+    taken = take_in(str(found.path), other, Silent())
+    assert not (taken.path / "published.json").exists()
+    for folder in (taken.path, taken.path / "bin"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_other_bytes_are_not_taken_in_for_what_is_there(put: Put, tmp_path: Path) -> None:
+    found = put()
+    folder = Path(shutil.copytree(found.path, tmp_path / "other"))
+    shutil.copyfile(folder / "bin/toy-bench", folder / "bin/toy-server")
+    path = folder / "bin/toy-server"
+    file = describe(path, read_elf(path), "server", {"libllama.so"})
+    files = tuple(file if f.path == file.path else f for f in found.manifest.files)
+    write(folder, msgspec.structs.replace(found.manifest, files=files))
+    with pytest.raises(StoreError, match="the store has other bytes under the key"):
+        take_in(str(folder), Folders(tmp_path, found.path.parent.parent, tmp_path), Silent())
+
+
+def test_a_pipe_is_not_waited_for(put: Put, folders: Folders, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar.zst")
+    with pytest.raises(UsageError, match="no artifact there"):
+        take_in(str(tmp_path / "x.tar.zst"), folders, Silent())
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(StoreError, match="it is no plain file"):
+        manifests.read(tmp_path / "manifest.json")
+    folder = Path(shutil.copytree(put().path, tmp_path / "artifact"))
+    os.mkfifo(folder / "manifest.json.sig")
+    with pytest.raises(StoreError, match=r"not taken in: manifest\.json\.sig: no manifest speaks of it"):
+        take_in(str(folder), folders, Silent())
+
+
+def test_an_artifact_in_anothers_place_does_not_hold(put: Put, tmp_path: Path) -> None:
+    shutil.copytree(put().path, tmp_path / "builds/toy/0000000000000000")
+    told = f"it is of toy/{put().path.name}, not of toy/0000000000000000"
+    assert [(c.field, c.said) for c in failed(tmp_path / "builds")] == [("place", told)]

@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -270,7 +271,8 @@ def test_a_collection_killed_at_every_step(four: dict[str, Path], folders: Folde
             assert store.find("toy", entry.key, folders)
         collect_garbage(folders, keep=1)
         assert (left(folders), hidden(folders)) == ("bd", [])
-        assert index.scan(folders.store)[0] == read_index(folders.store)
+        told = [(e.key, e.digest) for e in read_index(folders.store).artifacts]
+        assert told == [(e.key, e.digest) for e in index.scan(folders.store)[0].artifacts]
         assert use.in_use(folders)["toy"].name[0] == "b"
         if not stopped:
             break
@@ -299,3 +301,20 @@ def test_who_can_not_lock_is_told(folders: Folders) -> None:
         store.reserved("toy", "a" * 16, folders, wait=0),
     ):
         pass
+
+
+def test_what_others_remove_meanwhile_is_no_fault(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = folders.store / "toy" / f".{'a' * 16}.xyz"
+    left.mkdir(parents=True)
+    (left / "file").write_text("a builder's, who is at work")
+    walk = os.walk
+
+    def gone(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        found = list(walk(path))
+        (left / "file").unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(os, "walk", gone)
+    assert [d.size for d in plan_gc(folders)] == [0]
