@@ -59,9 +59,9 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a machine must have to run it.
 
-    ``processor`` is as in uname -m, ``cpu_features`` those that its code was compiled for beyond the processor's
-    base; ``glibc`` the oldest version that will do; ``cuda_major`` the major
-    version of CUDA's run time, None for none; ``driver`` the oldest NVIDIA driver for it, "" where not
+    ``processor`` is as in uname -m, ``cpu_features`` what its code was compiled for beyond the processor's
+    base; ``glibc`` the oldest version that will do; ``cuda_major`` the major version of CUDA's run time, None
+    for none; ``driver`` the oldest NVIDIA driver for it, "" where not
     known; ``libraries`` must be on the loader's path, among them CUDA's.
     """
 

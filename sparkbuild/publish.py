@@ -1,4 +1,4 @@
-"""Hand artifacts over: to a folder with an index, as an archive, to an OCI registry; and take them back.
+"""Hand artifacts over: to a folder with an index, as an archive, to an OCI registry.
 
 What is handed over is the artifact with what a stranger needs to judge it: its provenance and the probe's
 findings as in-toto statements, an SBOM on request, signatures, and the verdicts that came later.
@@ -22,7 +22,6 @@ from sparkbuild.artifact.store import Stored
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.evidence import sbom, signing, statements
 from sparkbuild.files import (
-    Folders,
     disk_error,
     from_json,
     locked,
@@ -38,7 +37,7 @@ from sparkbuild.transport import archive, registry
 ARCHIVE = ".tar.zst"
 SIGNED = (MANIFEST, statements.PROVENANCE, statements.PROBE)
 LATER = ("reproduction.json", "smoke.json", "timeline.json")
-_PUBLISHED: Literal["published.json"] = "published.json"
+PUBLISHED: Literal["published.json"] = "published.json"
 
 
 class With(msgspec.Struct, frozen=True):
@@ -81,7 +80,7 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
     progress.stage(f"publish {found.name} to {dest}")
     path = Path(os.path.realpath(found.path))
     _check_place(Stored(path, found.manifest), dest)
-    with _disk(dest), locked(store.lock_of(path)):
+    with told_of(dest), locked(store.lock_of(path)):
         found = store.opened(path)  # as it is now, whatever a build or gc did meanwhile
         if wrong := [f.path for f in found.manifest.files if not _holds(path / f.path, f.sha256)]:
             raise StoreError(
@@ -119,7 +118,8 @@ def _place(found: Stored, root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _disk(where: str) -> Iterator[None]:
+def told_of(where: str) -> Iterator[None]:
+    """Turn what a disk or a folder refuses into the error a person can act on."""
     try:
         yield
     except OSError as problem:
@@ -184,8 +184,8 @@ def _refresh(found: Stored, place: Path, extra: With) -> None:
     may have changed.
     """
     there = manifests.read(place / MANIFEST)
-    files = _sums(found.manifest)
-    if _sums(there) != files:
+    files = sums(found.manifest)
+    if sums(there) != files:
         raise StoreError(
             f"other bytes are published under the key of {found.name}",
             where=str(place),
@@ -216,7 +216,8 @@ def _refresh(found: Stored, place: Path, extra: With) -> None:
                 write_whole(place / name, path.read_bytes())
 
 
-def _sums(manifest: manifests.Manifest) -> dict[str, str]:
+def sums(manifest: manifests.Manifest) -> dict[str, str]:
+    """Return the SHA-256 of each file."""
     return {f.path: f.sha256 for f in manifest.files}
 
 
@@ -239,13 +240,14 @@ def _room(place: Path) -> Iterator[Path]:
 
 
 def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:
-    _bin(found, into, link=link)
+    put_bin(found, into, link=link)
     _documents(found, into, extra)
     for path in _later(found.path):
         shutil.copyfile(path, into / path.name)
 
 
-def _bin(found: Stored, into: Path, *, link: bool = False) -> None:
+def put_bin(found: Stored, into: Path, *, link: bool = False) -> None:
+    """Copy or link an artifact's files into a folder, with the modes that they are handed over with."""
     (into / "bin").mkdir()
     for file in found.manifest.files:
         source, target = found.path / file.path, into / file.path
@@ -293,63 +295,8 @@ def _handed(
 def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
     try:
-        known = from_json((found.path / _PUBLISHED).read_bytes(), Published).places
+        known = from_json((found.path / PUBLISHED).read_bytes(), Published).places
     except (OSError, ValueError, RecursionError):
         known = ()
     places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))
-    store.add_sidecar(found, _PUBLISHED, to_json(places))
-
-
-def take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool = False) -> Stored:
-    """Take an artifact into the store: FILE.tar.zst, oci://..., or an artifact's folder.
-
-    It must be whole and all that is checked without a signature must hold. Raises StoreError.
-    """
-    from sparkbuild.checking import check  # noqa: PLC0415 - with numpy, which who publishes need not load
-
-    progress.stage(f"take in {source}")
-    with _disk(source):
-        folders.store.mkdir(parents=True, exist_ok=True)
-        return _take_in(source, folders, progress, plain_http=plain_http)
-
-
-def _take_in(source: str, folders: Folders, progress: Progress, *, plain_http: bool) -> Stored:
-    with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:
-        folder = unpacked(source, Path(room), plain_http=plain_http)
-        checks = check.check(folder, check.Asked(), progress)
-        if failed := [c for c in checks if c.verdict == "failed"]:
-            raise StoreError(
-                f"not taken in: {failed[0].what}: {failed[0].said}",
-                where=source,
-                remedy=f"'sparkbuild verify {source}' tells all {len(failed)} that do not hold",
-            )
-        manifest = manifests.read(folder / MANIFEST)
-        engine, key = manifest.engine.name, manifest.key
-        with store.reserved(engine, key, folders):
-            if there := store.find(engine, key, folders):
-                if _sums(there.manifest) != _sums(manifest):
-                    raise StoreError(
-                        f"the store has other bytes under the key of {there.name}",
-                        where=source,
-                        remedy="one of the two was not made from what its key says; remove that one",
-                    )
-                return there
-            with store.adding(engine, key, folders) as temp:
-                _bin(Stored(folder, manifest), temp)
-                for path in folder.iterdir():
-                    if path.is_file() and path.name != _PUBLISHED:  # that is about another store
-                        shutil.copyfile(path, temp / path.name)
-        return Stored(store.folder(engine, key, folders), manifest)
-
-
-def unpacked(source: str, room: Path, *, plain_http: bool = False) -> Path:
-    """Return the folder of an artifact that may be an archive or in a registry; ``room`` is for its files."""
-    if source.startswith("oci://"):
-        registry.pull(source, room / "pulled", plain_http=plain_http)
-        return room / "pulled"
-    if source.endswith(ARCHIVE) and Path(source).is_file():
-        archive.unpack(Path(source), room / "unpacked")
-        return room / "unpacked"
-    if not (Path(source) / MANIFEST).is_file():
-        raise UsageError("no artifact there", where=source, remedy="name FILE.tar.zst, oci://... or a folder")
-    return Path(source)
+    store.add_sidecar(found, PUBLISHED, to_json(places))

@@ -196,8 +196,9 @@ def read(path: Path) -> Manifest:
             data = file.read(_MOST + 1)
         if len(data) > _MOST:
             raise ValueError(f"it has more than {_MOST >> 20} MiB")  # noqa: TRY301 - told as the others
+        _check_version(data, path)
         found = msgspec.json.decode(data, type=Manifest)
-        json.loads(data, object_pairs_hook=_unique)
+        json.loads(data, object_pairs_hook=unique)
     except (OSError, ValueError, msgspec.DecodeError, RecursionError) as problem:
         raise StoreError(
             f"not a valid manifest: {problem}", where=str(path), remedy="build it again"
@@ -205,7 +206,23 @@ def read(path: Path) -> Manifest:
     return found
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+class _Version(msgspec.Struct):
+    schema: str = ""
+
+
+def _check_version(data: bytes, path: Path) -> None:
+    """Raise StoreError for a manifest of another version of the schema."""
+    said = msgspec.json.decode(data, type=_Version).schema
+    if said != SCHEMA and said.startswith("sparkbuild/manifest/"):
+        raise StoreError(
+            f"not a valid manifest here: its schema is {said}, and this sparkbuild reads {SCHEMA}",
+            where=str(path),
+            remedy="read it with the sparkbuild that wrote it, or build it again",
+        )
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return JSON's pairs as a dict. Raises ValueError for a key that is there twice."""
     found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sparkbuild.artifact.manifest import unique
 from sparkbuild.evidence.statements import escaped
 
 _MOST = 64 << 20  # bytes of a document
@@ -75,7 +76,7 @@ def bytes_of(path: Path) -> bytes:
 def json_of(data: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Return JSON in which no key is there twice. Raises ValueError."""
     try:
-        found = json.loads(data, object_pairs_hook=_unique)
+        found = json.loads(data, object_pairs_hook=unique)
     except RecursionError as problem:
         raise ValueError("it is nested too deep") from problem
     level = [found]
@@ -88,15 +89,6 @@ def json_of(data: bytes) -> Any:  # noqa: ANN401 - any JSON
 
 def _inside(part: object) -> Iterable[object]:
     return part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {name!r} is there twice")
-        found[name] = value
-    return found
 
 
 def differences(here: object, expected: object) -> list[str]:

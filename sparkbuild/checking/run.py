@@ -54,7 +54,11 @@ def _needs(manifest: Manifest) -> Iterator[Check]:
         ("/run/needs/cuda_major", run.needs.cuda_major, verdicts.cuda_major),
         ("/run/needs/libraries", run.needs.libraries, verdicts.external),
         ("/run/pairs", [(p.head, p.k, p.v) for p in run.pairs], pairs),
-        ("/run/needs/cpu_features", run.needs.cpu_features, tuple(p.feature for p in manifest.compilers.proofs)),
+        (
+            "/run/needs/cpu_features",
+            run.needs.cpu_features,
+            tuple(p.feature for p in manifest.compilers.proofs),
+        ),
     ):
         if here != there:
             yield failed(MANIFEST, pointer, f"it is {here!r}, from the rest of the manifest {there!r}"[:300])

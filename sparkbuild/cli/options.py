@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparkbuild.files import Folders
     from sparkbuild.pipeline import Session
 
+Command = Callable[..., Any]
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."
 )
@@ -24,6 +25,16 @@ arch_option = click.option(
 plain_http_option = click.option(
     "--plain-http", is_flag=True, help="Speak to the registry without TLS, as to localhost in any case."
 )
+_signers = (
+    click.option(
+        "--allowed-signers",
+        "allowed",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Whose signatures count, as ssh-keygen takes it; everything must be signed then.",
+    ),
+    click.option("--signer", metavar="IDENTITY", help="Only this signer of that file counts."),
+)
 catalog_option = click.option(
     "--catalog",
     "catalogs",
@@ -32,6 +43,11 @@ catalog_option = click.option(
     type=click.Path(path_type=Path),
     help="A folder with recipes/, patches/, toolchains/ of your own. Also SPARKBUILD_CATALOG.",
 )
+
+
+def signers_options(command: Command) -> Command:
+    """Add the options that say whose signatures count."""
+    return _signers[0](_signers[1](command))
 
 
 def finish(problem: SparkbuildError, as_json: bool) -> None:

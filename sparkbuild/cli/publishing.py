@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.cli.options import chosen, json_option, plain_http_option
+from sparkbuild.cli.options import chosen, json_option, plain_http_option, signers_options
 from sparkbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,20 +90,22 @@ def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: boo
 
 @click.command("import")
 @click.argument("source")
+@signers_options
 @plain_http_option
 @json_option
-def import_(source: str, plain_http: bool, as_json: bool) -> None:
+def import_(source: str, allowed: Path | None, signer: str | None, plain_http: bool, as_json: bool) -> None:
     """Take an artifact into the store: FILE.tar.zst, oci://..., or the folder of one.
 
-    All that can be checked without a signature must hold; see `sparkbuild verify` for signatures.
+    All that `sparkbuild verify` checks must hold; without --allowed-signers nobody vouches for it.
     """
+    from sparkbuild.checking.check import Asked  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.publish import take_in  # noqa: PLC0415
+    from sparkbuild.intake import take_in  # noqa: PLC0415
 
     with progress() as shown:
-        taken = take_in(source, Folders.default(), shown, plain_http=plain_http)
+        taken = take_in(source, Folders.default(), Asked(allowed, signer), shown, plain_http=plain_http)
     if as_json:
         render.document("import", name=taken.name, path=taken.path, manifest=taken.manifest)
     else:

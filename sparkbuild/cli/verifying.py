@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sparkbuild.cli.options import catalog_option, finish, json_option, plain_http_option
+from sparkbuild.cli.options import catalog_option, finish, json_option, plain_http_option, signers_options
 from sparkbuild.errors import FindingError
 
 _NAMED = 5  # failures that the last line names
@@ -15,14 +15,7 @@ _NAMED = 5  # failures that the last line names
 
 @click.command()
 @click.argument("place", metavar="PATH|oci://...")
-@click.option(
-    "--allowed-signers",
-    "allowed",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Whose signatures count, as ssh-keygen takes it; everything must be signed then.",
-)
-@click.option("--signer", metavar="IDENTITY", help="Only this signer of that file counts.")
+@signers_options
 @click.option("--probe", "probed", is_flag=True, help="Also judge the binaries again; nothing is run.")
 @plain_http_option
 @catalog_option
@@ -45,7 +38,7 @@ def verify(
     from sparkbuild.cli import render_check  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.publish import unpacked  # noqa: PLC0415
+    from sparkbuild.intake import unpacked  # noqa: PLC0415
 
     catalog = Catalog.default(Folders.default(), catalogs) if probed else None
     asked = checking.Asked(allowed, signer, catalog)

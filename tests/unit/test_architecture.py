@@ -30,6 +30,7 @@ _ROOMS = (
     {"checking", "comparing", "reproduction", "serving", "smoke", "report"},
     {"pipeline"},
     {"verify", "reproduce", "publish"},
+    {"intake"},
     {"cli"},
     {"__main__"},
 )

@@ -25,8 +25,9 @@ from sparkbuild.evidence import signing, statements
 from sparkbuild.files import Folders, sha256_bytes, sha256_file
 from sparkbuild.handover import HandoverError, artifacts, read_index
 from sparkbuild.inspection.elf import read_elf
+from sparkbuild.intake import take_in
 from sparkbuild.progress import Silent
-from sparkbuild.publish import With, publish, take_in
+from sparkbuild.publish import With, publish
 from tests.artifacts import make, write
 from tests.conftest import manifest_of
 from tests.kills import killed
@@ -183,11 +184,11 @@ def test_an_archive_is_the_same_bytes_from_any_store(put: Put, folders: Folders,
     assert one.blob == two.blob
     assert (tmp_path / "one.tar.zst").read_bytes() == (tmp_path / "two.tar.zst").read_bytes()
     third = Folders(tmp_path / "e", tmp_path / "third store", tmp_path / "f")
-    taken = take_in(str(tmp_path / "one.tar.zst"), third, Silent())
+    taken = take_in(str(tmp_path / "one.tar.zst"), third, check.Asked(), Silent())
     assert taken.manifest == put().manifest
     assert store.find("toy", taken.manifest.key, third)
     assert os.access(taken.path / "bin/toy-server", os.X_OK)
-    assert take_in(str(tmp_path / "two.tar.zst"), third, Silent()).path == taken.path
+    assert take_in(str(tmp_path / "two.tar.zst"), third, check.Asked(), Silent()).path == taken.path
     assert failed(taken.path) == []
 
 
@@ -198,10 +199,10 @@ def test_what_does_not_hold_is_not_taken_in(put: Put, tmp_path: Path) -> None:
         file.write(b"!")
     other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
     with pytest.raises(StoreError, match="not taken in: bin/toy-server size"):
-        take_in(str(folder), other, Silent())
+        take_in(str(folder), other, check.Asked(), Silent())
     assert [p for p in other.store.rglob("*") if p.name != ".index.lock"] == []
     with pytest.raises(UsageError, match="no artifact there"):
-        take_in(str(tmp_path), other, Silent())
+        take_in(str(tmp_path), other, check.Asked(), Silent())
 
 
 def test_a_reader_believes_no_index_that_leads_elsewhere(put: Put, tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_an_engine_that_is_no_name_is_not_taken_in(template: Stored, tmp_path: P
     write(folder, msgspec.structs.replace(template.manifest, engine=engine))
     home = Folders(tmp_path / "a/b/cache", tmp_path / "a/b/store", tmp_path / "a/b/config")
     with pytest.raises(StoreError, match=r"not taken in: manifest\.json /engine/name"):
-        take_in(str(folder), home, Silent())
+        take_in(str(folder), home, check.Asked(), Silent())
     assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a/b", home.store]
 
 
@@ -333,7 +334,7 @@ def test_a_signature_is_of_what_lies_beside_it(
 def test_what_is_taken_in_keeps_its_signatures(put: Put, tmp_path: Path, key: Path) -> None:
     publish(put(), str(tmp_path / "one.tar.zst"), With(key), Silent())
     other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
-    taken = take_in(str(tmp_path / "one.tar.zst"), other, Silent())
+    taken = take_in(str(tmp_path / "one.tar.zst"), other, check.Asked(), Silent())
     assert unsigned(taken.path, key) == []
     place = Path(publish(taken, str(tmp_path / "builds"), With(), Silent()).place)
     assert unsigned(place, key) == []
@@ -375,7 +376,7 @@ def test_what_is_taken_in_has_modes_of_its_own_and_was_published_nowhere(put: Pu
     for folder in (found.path, found.path / "bin"):
         folder.chmod(0o777)
     other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
-    taken = take_in(str(found.path), other, Silent())
+    taken = take_in(str(found.path), other, check.Asked(), Silent())
     assert not (taken.path / "published.json").exists()
     for folder in (taken.path, taken.path / "bin"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
@@ -390,23 +391,39 @@ def test_other_bytes_are_not_taken_in_for_what_is_there(put: Put, tmp_path: Path
     files = tuple(file if f.path == file.path else f for f in found.manifest.files)
     write(folder, msgspec.structs.replace(found.manifest, files=files))
     with pytest.raises(StoreError, match="the store has other bytes under the key"):
-        take_in(str(folder), Folders(tmp_path, found.path.parent.parent, tmp_path), Silent())
+        take_in(str(folder), Folders(tmp_path, found.path.parent.parent, tmp_path), check.Asked(), Silent())
 
 
 def test_a_pipe_is_not_waited_for(put: Put, folders: Folders, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tar.zst")
     with pytest.raises(UsageError, match="no artifact there"):
-        take_in(str(tmp_path / "x.tar.zst"), folders, Silent())
+        take_in(str(tmp_path / "x.tar.zst"), folders, check.Asked(), Silent())
     os.mkfifo(tmp_path / "manifest.json")
     with pytest.raises(StoreError, match="it is no plain file"):
         manifests.read(tmp_path / "manifest.json")
     folder = Path(shutil.copytree(put().path, tmp_path / "artifact"))
     os.mkfifo(folder / "manifest.json.sig")
     with pytest.raises(StoreError, match=r"not taken in: manifest\.json\.sig: no manifest speaks of it"):
-        take_in(str(folder), folders, Silent())
+        take_in(str(folder), folders, check.Asked(), Silent())
 
 
 def test_an_artifact_in_anothers_place_does_not_hold(put: Put, tmp_path: Path) -> None:
     shutil.copytree(put().path, tmp_path / "builds/toy/0000000000000000")
     told = f"it is of toy/{put().path.name}, not of toy/0000000000000000"
     assert [(c.field, c.said) for c in failed(tmp_path / "builds")] == [("place", told)]
+
+
+def test_only_what_is_signed_by_who_counts_is_taken_in(put: Put, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    public = (tmp_path / "key.pub").read_text().split()
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"me@example.org {public[0]} {public[1]}\n")
+    other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
+    asked = check.Asked(allowed)
+    publish(put(), str(tmp_path / "bare.tar.zst"), With(), Silent())
+    with pytest.raises(StoreError, match=r"not taken in: manifest.json signature"):
+        take_in(str(tmp_path / "bare.tar.zst"), other, asked, Silent())
+    publish(put(), str(tmp_path / "signed.tar.zst"), With(tmp_path / "key"), Silent())
+    assert (
+        take_in(str(tmp_path / "signed.tar.zst"), other, asked, Silent()).manifest.key == put().manifest.key
+    )

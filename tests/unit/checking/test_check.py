@@ -393,7 +393,7 @@ def test_the_run_part_says_what_the_rest_says(place: Path) -> None:
         ({"needs": replace(run.needs, cuda_major=99)}, "/run/needs/cuda_major"),
         ({"needs": replace(run.needs, libraries=())}, "/run/needs/libraries"),
         ({"pairs": ()}, "/run/pairs"),
-        ({"pairs_note": "all are fast"}, "/run/pairs_note"),
+        ({"needs": replace(run.needs, cpu_features=())}, "/run/needs/cpu_features"),
         ({"commands": (replace(command, words=("--evil",)),)}, "/run/commands/0/words"),
         ({"commands": (replace(command, words=(*command.words, "--evil")),)}, "/run/commands/0/words"),
         ({"commands": (replace(command, left_out=("threads",)),)}, "/run/commands/0/left_out"),

@@ -310,6 +310,7 @@ _SILENT = {
     "verdicts.pairs_note": "that of run is compared",
     "verdicts.external": "compared file by file",
     "verdicts.cuda_major": "compared in run",
+    "run.needs.cpu_features": "the proofs are compared",
     "version.output": "number and commit are compared",
     "version.reason": "whether it ran is compared",
     "system.reason": "told where it did not run",
