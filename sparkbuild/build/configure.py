@@ -168,6 +168,11 @@ def is_off(value: str) -> bool:
     return value.upper() in _FALSE or value.upper().endswith("-NOTFOUND")
 
 
+def is_boolean(value: str) -> bool:
+    """Return whether CMake takes a value for true or false."""
+    return value.upper() in _TRUE or is_off(value)
+
+
 def same(entry: CacheEntry, asked: str) -> bool:
     """Return whether a cache entry holds what was asked; booleans have many spellings."""
     if entry.value == asked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from sparkbuild.build.configure import is_off
+from sparkbuild.build.configure import is_boolean, is_off
 from sparkbuild.catalog.records import Recipe, Shown
 from sparkbuild.planning import Definition
 from sparkbuild.verification.compiled import commanded, proved
@@ -67,6 +67,15 @@ def _journey(flag: Definition, seen: Seen, earlier: tuple[Stage, ...]) -> Journe
 
 
 def _shown(flag: Definition, recipe: Recipe) -> Shown:
-    """Return where it shows that this flag is in force."""
-    found = (i.shown for i in recipe.intents if flag.name in (c.option for c in i.choose))
-    return next(found, _OWN.get(flag.name, Shown()))
+    """Return where it shows that this flag is in force.
+
+    A recipe's marks are those of its own value. Of another value that is neither on nor off, such as a list
+    of a person's own where the recipe says "all", nothing shows: it is set, and that is all that is known.
+    """
+    for intent in recipe.intents:
+        for choice in intent.choose:
+            if choice.option == flag.name:
+                named = "{" not in choice.value and not is_boolean(choice.value)
+                another = named and flag.value != choice.value and not is_off(flag.value)
+                return Shown() if another else intent.shown
+    return _OWN.get(flag.name, Shown())

@@ -328,3 +328,18 @@ def test_what_sparkbuild_adds_is_followed_only_where_it_is_required() -> None:
     assert follow(seen_of(definitions=(msgspec.structs.replace(own, required=False),))) == ()
     assert one(own).stages[0] == Stage("asked", "held", "sparkbuild")
     assert not one(msgspec.structs.replace(own, origin="user", required=False)).failed
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [("all", "lost"), ("q4_0-q4_0", "set"), ("OFF", "in force"), ("ON", "set")]
+)
+def test_a_recipes_marks_are_those_of_its_own_value(value: str, verdict: str) -> None:
+    """A person's own list of pairs has not the mark of "all"; the compile commands here lack that mark."""
+    flag = flag_of("TOY_QUICK", value, "user")
+    cache = {"TOY_QUICK": CacheEntry("TOY_QUICK", "STRING", value)}
+    plain = Shown(command="-DFAST")
+    recipe = recipe_of(intent_of("fast", "TOY_FAST=ON", "TOY_QUICK=all", shown=plain))
+    commands = (Entry("/b", "/s/a.c", "cc -c a.c"),)
+    seen = Seen((flag,), recipe, _RULES, options_of("TOY_QUICK"), cache=cache, commands=commands)
+    (journey,) = follow(seen)
+    assert journey.verdict == verdict
