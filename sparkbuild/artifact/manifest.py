@@ -215,7 +215,7 @@ def _check_version(data: bytes, path: Path) -> None:
     said = msgspec.json.decode(data, type=_Version).schema
     if said != SCHEMA and said.startswith("sparkbuild/manifest/"):
         raise StoreError(
-            f"not a valid manifest here: its schema is {said}, and this sparkbuild reads {SCHEMA}",
+            f"not a valid manifest here: this sparkbuild reads {SCHEMA}, not {said} - at `$.schema`",
             where=str(path),
             remedy="read it with the sparkbuild that wrote it, or build it again",
         )

@@ -227,7 +227,7 @@ def test_the_same_in_other_bytes_is_told(place: Path, again: Callable[[dict[str,
 @pytest.mark.parametrize(
     ("old", "new", "field", "said"),
     [
-        (b'"sparkbuild/manifest/2"', b'"sparkbuild/manifest/9"', "/schema", "Invalid enum value"),
+        (b'"sparkbuild/manifest/2"', b'"sparkbuild/manifest/9"', "/schema", "this sparkbuild reads"),
         (b'"key":', b'"key": "x", "key":', "", "'key' is there twice"),
         (b'"title":', b'"title": "x", "title":', "", "'title' is there twice"),
         (b"bin/toy-bench", b"bin/../../x", "/files/1/path", "matching regex"),
