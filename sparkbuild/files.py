@@ -26,10 +26,11 @@ T = TypeVar("T")
 # writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
 _UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
 _LIBC = ctypes.CDLL(None, use_errno=True)
-DISK_FAULTS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
-}
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NAME_FAULTS = {
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}  # of a path that a person gave; in an archive they are its own
 _FULL = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -187,7 +188,7 @@ def disk_faults(path: Path) -> Iterator[None]:
     except (StoreError, CompileError):
         raise
     except OSError as problem:
-        if problem.errno in DISK_FAULTS:
+        if problem.errno in DISK_FAULTS | NAME_FAULTS:
             raise disk_error("cannot read or write", Path(problem.filename or path), problem) from problem
         raise
     except Exception as problem:

@@ -59,9 +59,10 @@ def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
 
 def _refused(problem: Exception) -> SparkbuildError | None:
     """Return what a disk refused, a name that is too long or a folder that may not be read; else None."""
-    from sparkbuild.files import DISK_FAULTS, disk_error  # noqa: PLC0415
+    from sparkbuild.files import DISK_FAULTS, NAME_FAULTS, disk_error  # noqa: PLC0415
 
-    if isinstance(problem, OSError) and problem.errno in DISK_FAULTS and problem.filename:
+    faults = DISK_FAULTS | NAME_FAULTS
+    if isinstance(problem, OSError) and problem.errno in faults and problem.filename:
         return disk_error("cannot read or write", problem.filename, problem)
     return None
 

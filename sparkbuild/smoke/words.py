@@ -65,7 +65,7 @@ def command(
     build can not do, or that has no command for the tool.
     """
     if profile:
-        begin = artifact.command(tool.role, profile, model)[1:]
+        begin = artifact.command(tool.role, profile, model, partial=True)[1:]
         return begin + words(tool, {**_WITH_PROFILE.get(tool.role, {}), **extra})
     return words(tool, {"model": str(model), **settings, **_SIZES.get(tool.role, {}), **extra})
 

@@ -818,7 +818,8 @@ def test_tokens_are_asked_for_as_much_as_is_needed(
 
 
 def test_the_client_is_loaded_only_when_it_is_needed() -> None:
-    code = "import sys; from sparkbuild.artifact import archive, registry, signing\n"
+    code = "import sys; from sparkbuild.evidence import signing\n"
+    code += "from sparkbuild.transport import archive, registry\n"
     code += "print(sorted({'oras', 'requests', 'jsonschema', 'zstandard'} & sys.modules.keys()))"
     env = dict(os.environ, PYTHONPATH=str(Path(registry.__file__).parents[2]))
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
