@@ -149,10 +149,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
             done = _collected(made, recipe, built, temp / "bin", started, session)
-            steps = timelines.Timeline(
-                timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps
-            )
-            write_whole(temp / timelines.NAME, timelines.encode(steps))
+            write_whole(temp / timelines.NAME, timelines.encode(_timeline(built)))
             store.finish(temp, done)
     stored = store.find(made.engine, made.key, folders)
     if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
