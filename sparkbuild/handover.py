@@ -219,17 +219,17 @@ class Artifact(msgspec.Struct, frozen=True):
         found = next((c for c in self.manifest.run.commands if (c.profile, c.role) == (profile, role)), None)
         if not found:
             raise HandoverError(f"{self.path}: no command for {role!r} with the profile {profile!r}")
-        left_out = () if partial else (f"{role} has no switch for {n}" for n in found.left_out)
-        if wrong := [*found.refused, *left_out]:
-            raise HandoverError(f"{self.path}: {'; '.join(wrong)}")
-        return [str(self.tool(role)), *(w.replace("{model}", str(model)) for w in found.words)]
+        return self._line(found, model, partial=partial)
 
     def command_of(self, role: str, settings: Mapping[str, str], model: Path) -> list[str]:
         """Return the command line of a tool with settings of one's own; all of them must be known to it."""
-        made = spell(self._tool(role), "", settings)
-        if wrong := (*made.refused, *(f"{role} has no switch for {n}" for n in made.left_out)):
+        return self._line(spell(self._tool(role), "", settings), model)
+
+    def _line(self, made: Command, model: Path, *, partial: bool = False) -> list[str]:
+        left_out = () if partial else (f"{made.role} has no switch for {n}" for n in made.left_out)
+        if wrong := [*made.refused, *left_out]:
             raise HandoverError(f"{self.path}: {'; '.join(wrong)}")
-        return [str(self.tool(role)), *(w.replace("{model}", str(model)) for w in made.words)]
+        return [str(self.tool(made.role)), *(w.replace("{model}", str(model)) for w in made.words)]
 
     def changed(self) -> list[str]:
         """Return the files that are missing or are not the ones that the manifest describes."""
