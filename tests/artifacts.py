@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from sparkbuild import handover
 from sparkbuild.artifact import manifest as manifests
@@ -48,6 +50,16 @@ def make(folder: Path, **changes: Any) -> Manifest:  # noqa: ANN401 - any field
     manifest = msgspec.structs.replace(manifest, **changes)
     write(folder, manifest)
     return manifest
+
+
+def key_of(folder: Path) -> Path:
+    """Return a key; its owner is in the file "allowed" beside it."""
+    if not shutil.which("ssh-keygen"):
+        pytest.skip("ssh-keygen is not installed")
+    words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
+    subprocess.run(words, check=True, capture_output=True)
+    (folder / "allowed").write_text(f"me@example.invalid {(folder / 'key.pub').read_text()}")
+    return folder / "key"
 
 
 def write(folder: Path, manifest: Manifest) -> str:

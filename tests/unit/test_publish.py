@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from sparkbuild.inspection.elf import read_elf
 from sparkbuild.intake import take_in
 from sparkbuild.progress import Silent
 from sparkbuild.publish import With, publish
-from tests.artifacts import make, write
+from tests.artifacts import key_of, make, write
 from tests.conftest import manifest_of
 from tests.kills import killed
 
@@ -229,13 +228,7 @@ def test_a_reader_believes_no_index_that_leads_elsewhere(put: Put, tmp_path: Pat
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """Return a key; its owner is in the file "allowed" beside it."""
-    if not shutil.which("ssh-keygen"):
-        pytest.skip("ssh-keygen is not installed")
-    words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"]
-    subprocess.run(words, check=True, capture_output=True)
-    (tmp_path / "allowed").write_text(f"me@example.invalid {(tmp_path / 'key.pub').read_text()}")
-    return tmp_path / "key"
+    return key_of(tmp_path)
 
 
 def unsigned(place: Path, key: Path) -> list[str]:
@@ -413,17 +406,13 @@ def test_an_artifact_in_anothers_place_does_not_hold(put: Put, tmp_path: Path) -
     assert [(c.field, c.said) for c in failed(tmp_path / "builds")] == [("place", told)]
 
 
-def test_only_what_is_signed_by_who_counts_is_taken_in(put: Put, tmp_path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
-    public = (tmp_path / "key.pub").read_text().split()
-    allowed = tmp_path / "allowed"
-    allowed.write_text(f"me@example.org {public[0]} {public[1]}\n")
+def test_only_what_is_signed_by_who_counts_is_taken_in(put: Put, key: Path, tmp_path: Path) -> None:
     other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
-    asked = check.Asked(allowed)
+    asked = check.Asked(tmp_path / "allowed")
     publish(put(), str(tmp_path / "bare.tar.zst"), With(), Silent())
     with pytest.raises(StoreError, match=r"not taken in: manifest.json signature"):
         take_in(str(tmp_path / "bare.tar.zst"), other, asked, Silent())
-    publish(put(), str(tmp_path / "signed.tar.zst"), With(tmp_path / "key"), Silent())
+    publish(put(), str(tmp_path / "signed.tar.zst"), With(key), Silent())
     assert (
         take_in(str(tmp_path / "signed.tar.zst"), other, asked, Silent()).manifest.key == put().manifest.key
     )

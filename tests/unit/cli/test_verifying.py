@@ -13,6 +13,7 @@ import pytest
 from sparkbuild.cli.main import run
 from sparkbuild.evidence import signing
 from tests import artifacts
+from tests.artifacts import key_of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and binutils are not installed"
@@ -36,16 +37,6 @@ def verified(capsys: Capture, *words: str | Path) -> tuple[int, Any]:
     """Return the exit code and the JSON document, which is all of stdout."""
     code = run(["verify", *map(str, words), "--json"])
     return code, json.loads(capsys.readouterr().out)
-
-
-def key_of(folder: Path) -> Path:
-    """Return a key; its owner is in the file "allowed" beside it."""
-    if not shutil.which("ssh-keygen"):
-        pytest.skip("ssh-keygen is not installed")
-    words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
-    subprocess.run(words, check=True, capture_output=True)
-    (folder / "allowed").write_text(f"me@example.invalid {(folder / 'key.pub').read_text()}")
-    return folder / "key"
 
 
 def test_what_holds_and_nobody_signed(place: Path, capsys: Capture) -> None:
