@@ -1,6 +1,6 @@
 """docs/threats.md, from the tests: which bad input and which faults are tried, and what is promised.
 
-A test says so with ``@pytest.mark.threat(AREA, TRIED, PROMISED)``; its cases are counted as they are collected.
+A test says so with ``@pytest.mark.threat(AREA, TRIED, PROMISED)``; its cases are counted when collected.
 ``python -m ci.threats`` writes the table, ``python -m ci.threats --check`` fails where it is out of date.
 """
 
