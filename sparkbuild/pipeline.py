@@ -19,7 +19,7 @@ from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build.jobs import available_cores
 from sparkbuild.catalog import Catalog
-from sparkbuild.catalog.records import Backend, Recipe
+from sparkbuild.catalog.records import Backend, Recipe, Shelf
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
 from sparkbuild.files import Folders, disk_faults, locked, write_whole
 from sparkbuild.inspection.live import How
@@ -29,7 +29,15 @@ from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
 from sparkbuild.serving.part import run_part
 from sparkbuild.source import SourceTree, checkout, declared_options, intact, reads_variable
-from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
+from sparkbuild.toolchain import (
+    Compilers,
+    CudaToolkit,
+    find_compilers,
+    find_cuda,
+    gpu_arch,
+    preflight,
+    target_processor,
+)
 from sparkbuild.verification import Journey, Seen, failures, follow
 
 
@@ -69,51 +77,69 @@ def plan(request: Request, session: Session) -> Plan:
         return _plan(request, session)
 
 
+class Tools(msgspec.Struct, frozen=True):
+    """What a plan is built with: compilers, and for CUDA its toolkit and the GPU's architecture."""
+
+    compilers: Compilers
+    cuda: CudaToolkit | None = None
+    cuda_arch: str = ""
+
+
 def _plan(request: Request, session: Session) -> Plan:
     recipe = session.catalog.recipe(request.engine)
-    toolchain = session.catalog.toolchain(request.arch)
     if request.backend not in recipe.record.targets:
         raise UsageError(
             f"{recipe.record.name} has no {request.backend} backend",
             where=f"{recipe.path}: targets",
             remedy=f"--backend {' or '.join(recipe.record.targets)}",
         )
-    folders, progress = session.folders, session.progress
-    compilers = find_compilers(toolchain.record, folders)
-    cuda, cuda_arch = None, ""
-    if request.backend == "cuda":
-        cuda_arch = request.define.get("CMAKE_CUDA_ARCHITECTURES") or gpu_arch(toolchain.record)
-        wheels = session.catalog.cuda_wheels(toolchain.record.cuda.wheels).record
-        cuda = find_cuda(
-            toolchain.record, wheels, compilers, folders, offline=request.offline, progress=progress
-        )
+    tools = find_tools(request, session)
     source = checkout(
         recipe,
-        folders,
+        session.folders,
         ref=request.ref,
         source=request.source,
         way=request.way,
         offline=request.offline,
-        progress=progress,
+        progress=session.progress,
     )
-    options = declared_options(source.path)
-    for name in sorted(options.keys() & os.environ):
-        progress.note(
+    for name in sorted(declared_options(source.path).keys() & os.environ):
+        session.progress.note(
             f"{name} is set in the environment, where CMake does not look; give it as -D {name}=..."
         )
+    return plan_of(recipe, source, tools, request, session)
+
+
+def find_tools(request: Request, session: Session) -> Tools:
+    """Return what a request is built with. Raises MissingError for what this machine lacks."""
+    toolchain = session.catalog.toolchain(request.arch).record
+    compilers = find_compilers(toolchain, session.folders)
+    if request.backend != "cuda":
+        return Tools(compilers)
+    wheels = session.catalog.cuda_wheels(toolchain.cuda.wheels).record
+    cuda = find_cuda(
+        toolchain, wheels, compilers, session.folders, offline=request.offline, progress=session.progress
+    )
+    return Tools(compilers, cuda, request.define.get("CMAKE_CUDA_ARCHITECTURES") or gpu_arch(toolchain))
+
+
+def plan_of(
+    recipe: Shelf[Recipe], source: SourceTree, tools: Tools, request: Request, session: Session
+) -> Plan:
+    """Return the plan of a recipe for a source that is here."""
     return make_plan(
         Inputs(
             recipe=recipe,
-            toolchain=toolchain,
+            toolchain=session.catalog.toolchain(request.arch),
             backend=request.backend,
             source=source,
-            options=options,
+            options=declared_options(source.path),
             reads=lambda name: reads_variable(source.path, name),
-            compilers=compilers,
-            cuda=cuda,
-            cuda_arch=cuda_arch,
+            compilers=tools.compilers,
+            cuda=tools.cuda,
+            cuda_arch=tools.cuda_arch,
             cmake=building.find_tools().cmake_version,
-            cache=folders.cache,
+            cache=session.folders.cache,
             user=request.define,
         )
     )

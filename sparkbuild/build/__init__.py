@@ -17,7 +17,7 @@ from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, from_json, to_json, write_whole
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
-from sparkbuild.toolchain.place import SOURCE, Isolation, Way, placed
+from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -98,20 +98,41 @@ def build_dir(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """What a configure step is run with; the source is at its place for as long as this is held."""
+
+    tools: Tools
+    env: dict[str, str]
+    place: Place
+    argv: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def _ready(plan: Plan, where: Path, around: Surroundings, progress: Progress) -> Iterator[Ready]:
+    tools = find_tools()
+    env = environment(plan, where / ".env") | around.environment
+    _point(where / ".env" / "source", plan.source.path)
+    with _umask(around.umask), placed(plan.source.path, around.isolation, progress) as place:
+        progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
+        yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, where))
+
+
+def configure_only(plan: Plan, where: Path, progress: Progress) -> configure.Ran:
+    """Run the configure step of a plan as ``build`` does, in a folder of the caller's; judge nothing."""
+    with _ready(plan, where, Surroundings(), progress) as ready:
+        return configure.run(ready.argv, where, ready.env, ready.place.enter)
+
+
 def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, progress: Progress) -> Built:
     """Configure, check and compile a plan.
 
     Raises ConfigureError or CompileError. What was built stays, so that a second call goes on.
     """
-    tools = find_tools()
     where = build_dir(plan, folders)
-    env = environment(plan, where / ".env") | around.environment
-    _point(where / ".env" / "source", plan.source.path)
-    with _umask(around.umask), placed(plan.source.path, around.isolation, progress) as place:
-        progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
+    with _ready(plan, where, around, progress) as ready:
+        tools, env, place = ready.tools, ready.env, ready.place
         began, before = time.monotonic(), _children_cpu()
-        argv = configure.command(plan, tools.cmake, tools.ninja, where)
-        configured = configure.configure(plan, recipe.failures, argv, where, env, place.enter)
+        configured = configure.configure(plan, recipe.failures, ready.argv, where, env, place.enter)
         configure_seconds = time.monotonic() - began
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")

@@ -59,6 +59,20 @@ def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str,
     return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", *given)
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """A finished configure step, not judged yet: where, the command, what CMake said, its exit code."""
+
+    build_dir: Path
+    argv: tuple[str, ...]
+    output: str
+    code: int
+
+    @property
+    def log(self) -> Path:
+        """The file that holds the output."""
+        return self.build_dir / "configure.log"
+
+
 def configure(
     plan: Plan,
     failures: Iterable[Failure],
@@ -67,7 +81,17 @@ def configure(
     env: Mapping[str, str],
     enter: tuple[str, ...] = (),
 ) -> Configured:
-    """Configure and check. Raises ConfigureError; CMake's output is in configure.log.
+    """Configure and check. Raises ConfigureError; CMake's output is in configure.log."""
+    ran = run(argv, build_dir, env, enter)
+    check_output(ran.output, ran.code, plan.backend, failures, ran.log)
+    configured = read(build_dir, argv, ran.output)
+    check_definitions(plan.definitions, configured, unused(ran.output), ran.log)
+    check_targets(plan.targets, configured, ran.log)
+    return configured
+
+
+def run(argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str], enter: tuple[str, ...] = ()) -> Ran:
+    """Configure; nothing is judged.
 
     CMake's cache and its file API reply are made anew: cut short by a crash they would stop every later
     run, and values of an earlier one would linger. What was compiled stays.
@@ -78,15 +102,11 @@ def configure(
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
     shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
     stateless_query(build_dir)
-    log = build_dir / "configure.log"
     with process.stream((*enter, *argv), env=env, cwd=build_dir) as running:
         output = "\n".join(running) + "\n"
-    write_whole(log, output.encode())
-    check_output(output, running.returncode or 0, plan.backend, failures, log)
-    configured = read(build_dir, argv, output)
-    check_definitions(plan.definitions, configured, unused(output), log)
-    check_targets(plan.targets, configured, log)
-    return configured
+    ran = Ran(build_dir, argv, output, running.returncode or 0)
+    write_whole(ran.log, output.encode())
+    return ran
 
 
 def read(build_dir: Path, argv: tuple[str, ...] = (), output: str = "") -> Configured:

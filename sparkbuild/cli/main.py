@@ -22,6 +22,7 @@ from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.serving import unit
 from sparkbuild.cli.smoking import smoke
 from sparkbuild.cli.storing import gc, list_, show, use
+from sparkbuild.cli.updating import update
 from sparkbuild.cli.verifying import verify
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
@@ -182,7 +183,10 @@ def plan(
 
 @cli.group()
 def recipes() -> None:
-    """List and check engines and target machines."""
+    """List, check and update engines and target machines."""
+
+
+recipes.add_command(update)
 
 
 @recipes.command("list")

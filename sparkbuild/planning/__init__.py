@@ -184,7 +184,7 @@ def from_recipe(known: Inputs) -> tuple[list[Definition], tuple[Skipped, ...]]:
         if known.backend not in intent.backends:
             skipped.append(Skipped(intent.name, f"not for the {known.backend} backend"))
             continue
-        choice = _declared_choice(intent, known)
+        choice = declared_choice(intent, known.options, known.reads)
         if choice is None:
             skipped.append(Skipped(intent.name, _undeclared(intent, known)))
             continue
@@ -222,9 +222,12 @@ def _words(known: Inputs) -> dict[str, str]:
     }
 
 
-def _declared_choice(intent: Intent, known: Inputs) -> Choice | None:
+def declared_choice(
+    intent: Intent, options: Mapping[str, Option], reads: Callable[[str], bool]
+) -> Choice | None:
+    """Return the first spelling of an intent that a source knows, None when it knows none."""
     for choice in intent.choose:
-        if choice.option in known.options or (choice.read_only and known.reads(choice.option)):
+        if choice.option in options or (choice.read_only and reads(choice.option)):
             return choice
     return None
 

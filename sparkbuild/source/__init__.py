@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparkbuild.source.checkout import checkout, intact
-from sparkbuild.source.options import Declared, declared_options, reads_variable, scan
+from sparkbuild.source.options import Declared, declared, declared_options, reads_variable, scan
 from sparkbuild.source.records import Option, Patch, SourceTree
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Patch",
     "SourceTree",
     "checkout",
+    "declared",
     "declared_options",
     "intact",
     "reads_variable",

@@ -85,16 +85,16 @@ def calls(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def declared_options(tree_path: Path) -> dict[str, Option]:
     """Return the cache variables that a tree's CMake files declare, by name."""
-    return _declared(tree_path).options
+    return declared(tree_path).options
 
 
 def reads_variable(tree_path: Path, name: str) -> bool:
     """Return whether a tree's CMake files use a variable, as ``${NAME}`` or in a condition."""
-    return name in _declared(tree_path).reads
+    return name in declared(tree_path).reads
 
 
-def _declared(tree_path: Path) -> Declared:
-    """Return what the record beside a checked-out tree says, else scan."""
+def declared(tree_path: Path) -> Declared:
+    """Return all of it: what the record beside a checked-out tree says, else scan."""
     record = tree_path.parent / "source.json"
     if tree_path.name == "tree" and record.is_file():
         try:

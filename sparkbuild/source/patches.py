@@ -7,8 +7,12 @@ the patch is the one that applies it, so the two can not disagree.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
 
 from sparkbuild.errors import SourceError
 from sparkbuild.files import sha256_bytes
@@ -17,6 +21,15 @@ from sparkbuild.source.sealed import GitFailedError, ask
 
 _LIMIT = 1_000_000  # bytes
 _GOOD_MODES = ("100644", "100755")
+Fit = Literal["applies", "in the source already", "does not apply"]
+
+
+class Fitting(msgspec.Struct, frozen=True):
+    """Whether a patch fits a tree; ``said`` is what git says of one that does not."""
+
+    name: str
+    fit: Fit
+    said: str = ""
 
 
 def describe(paths: Sequence[Path]) -> tuple[Patch, ...]:
@@ -40,6 +53,41 @@ def apply(paths: Sequence[Path], tree: Path) -> None:
         same = [name for name, old in zip(names, before, strict=True) if _content(tree / name) == old]
         if same:
             raise _refuse(path, f"git applied it but {same[0]!r} did not change", "make the patch again")
+
+
+def fittings(paths: Sequence[Path], tree: Path, room: Path) -> tuple[Fitting, ...]:
+    """Return how each patch fits an unpatched tree behind those before it that do.
+
+    The tree stays as it is: what the patches touch is copied into ``room``, an empty folder. Raises
+    SourceError for a patch that may not be applied to any tree.
+    """
+    found: list[Fitting] = []
+    copied: set[str] = set()
+    for path in paths:
+        names = touched(path)
+        _check_paths(path, tree, names)
+        for name in names:
+            if name not in copied and (tree / name).is_file():
+                (room / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(tree / name, room / name)
+        copied.update(names)
+        fit, said = _fit(path, room)
+        if fit == "applies":
+            _git(path, cwd=room)
+        found.append(Fitting(path.name, fit, said))
+    return tuple(found)
+
+
+def _fit(path: Path, tree: Path) -> tuple[Fit, str]:
+    try:
+        _git(path, "--check", cwd=tree)
+    except GitFailedError as failure:
+        try:
+            _git(path, "--check", "--reverse", cwd=tree)
+        except GitFailedError:
+            return "does not apply", str(failure).strip()
+        return "in the source already", ""
+    return "applies", ""
 
 
 def _check_text(path: Path) -> None:
@@ -91,20 +139,20 @@ def _check_paths(path: Path, tree: Path, names: Sequence[str]) -> None:
 
 
 def _apply(path: Path, tree: Path) -> None:
+    fit, said = _fit(path, tree)
+    if fit == "does not apply":
+        raise SourceError(
+            f"the patch {path.name} does not apply: {said.splitlines()[0]}",
+            where=str(path),
+            remedy="adapt the patch to this commit, or build the commit that the recipe pins",
+            output=said,
+        )
+    if fit == "in the source already":
+        raise _refuse(path, "it is already applied", "remove it from the recipe for this commit")
     try:
-        _git(path, "--check", cwd=tree)
         _git(path, cwd=tree)
     except GitFailedError as failure:
-        try:
-            _git(path, "--check", "--reverse", cwd=tree)
-        except GitFailedError:
-            raise SourceError(
-                f"the patch {path.name} does not apply: {str(failure).strip().splitlines()[0]}",
-                where=str(path),
-                remedy="adapt the patch to this commit, or build the commit that the recipe pins",
-                output=str(failure),
-            ) from None
-        raise _refuse(path, "it is already applied", "remove it from the recipe for this commit") from None
+        raise _refuse(path, f"git could not apply it: {failure}", "see that the disk has room") from None
 
 
 def _git(path: Path, *flags: str, cwd: Path | None = None) -> str:

@@ -122,6 +122,12 @@ class Repository(msgspec.Struct, frozen=True):
             notes=notes,
         )
 
+    def apart(self, old: str, new: str) -> tuple[int, int]:
+        """Return how many commits only ``new`` has, and how many only ``old``."""
+        counts = self._ask("rev-list", "--left-right", "--count", "--end-of-options", f"{old}...{new}")
+        only_old, only_new = (int(word) for word in counts.split())
+        return only_new, only_old
+
     def write(self, commit: str, tree: str, into: Path, *, offline: bool) -> None:
         """Write a commit's files into an empty folder, and check that they are ``tree``."""
         index = into.parent / f".index-{commit}"
