@@ -52,8 +52,9 @@ def update(
     render_update.update(found, as_json=as_json)
     if found.verdict == "refused":
         lost = "\n".join(f"{p.what}\n  {p.remedy}" for p in found.problems)
+        count = f"{len(found.problems)} {'loss' if len(found.problems) == 1 else 'losses'}"
         problem = FindingError(
-            f"{len(found.problems)} reasons not to move the pin; the recipe is as it was",
+            f"the pin is not moved: {count}; the recipe is as it was",
             where=str(found.recipe),
             remedy="mend the recipe as said above, then run it again",
             output=lost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -16,7 +17,7 @@ from sparkbuild.source.history import Step, step
 from sparkbuild.source.patches import Fitting
 from sparkbuild.source.records import Origin
 from sparkbuild.updating import compare, pin
-from sparkbuild.updating.records import Changes, Problem, Tried, Update
+from sparkbuild.updating.records import Changes, IntentChange, Problem, Tried, Update
 from sparkbuild.updating.trial import Trial, try_plan
 
 
@@ -103,7 +104,8 @@ def _tried(found: Update, way: Step, asked: Asked, shelf: Shelf[Recipe], session
     notes = _notes(way, asked, shelf.record)
     rows = []
     for backend in shelf.record.targets:
-        row, bad, said = _backend(backend, old, new, asked, session)
+        lacking = _lacking(backend, spelled, new.fittings, shelf.record)
+        row, bad, said = _backend(backend, (old, new), lacking, asked, session)
         rows.append(row)
         problems += bad
         notes += said
@@ -151,8 +153,18 @@ def _side(shelf: Shelf[Recipe], commit: str, asked: Asked, session: Session) -> 
     return Side(msgspec.structs.replace(shelf, record=record), source, said, fittings)
 
 
+def _lacking(
+    backend: Backend, spelled: Iterable[IntentChange], fittings: Iterable[Fitting], recipe: Recipe
+) -> list[str]:
+    """Return the names of what a backend's trial has to do without."""
+    concerned = {i.name for i in recipe.intents if backend in i.backends}
+    return [c.intent for c in spelled if c.intent in concerned and compare.unspelled(c)] + [
+        f.name for f in fittings if f.fit == "does not apply"
+    ]
+
+
 def _backend(
-    backend: Backend, old: Side, new: Side, asked: Asked, session: Session
+    backend: Backend, sides: tuple[Side, Side], lacking: Sequence[str], asked: Asked, session: Session
 ) -> tuple[Tried, list[Problem], list[str]]:
     """Return what both sides' configure steps show, what that loses, and what a person should know."""
     if asked.backends and backend not in asked.backends:
@@ -162,7 +174,7 @@ def _backend(
             [f"{backend} was not tried: --backend left it out"],
         )
     try:
-        before, after = (_trial(backend, side, asked, session) for side in (old, new))
+        before, after = (_trial(backend, side, asked, session) for side in sides)
     except MissingError as missing:
         problem = Problem(
             f"{backend} is not proved: {missing.what}",
@@ -173,9 +185,9 @@ def _backend(
         return Tried(backend, "not proved", missing.what), [problem], []
     notes = [f"the old pin itself, {backend}: {p.what.splitlines()[0]}" for p in before.problems]
     notes += [f"lost with the old pin already, {backend}: {p.what}" for p in before.lost.values()]
-    targets = new.recipe.record.targets[backend]
+    targets = sides[1].recipe.record.targets[backend]
     return (
-        compare.tried(backend, targets, before, after),
+        compare.tried(backend, targets, before, after, lacking),
         compare.problems(backend, before, after),
         notes,
     )

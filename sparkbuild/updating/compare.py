@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
@@ -39,12 +40,13 @@ def options(
     return tuple(found)
 
 
-def intents(wanted: Iterable[Intent], old: Declared, new: Declared) -> tuple[IntentChange, ...]:
+def intents(wanted: Sequence[Intent], old: Declared, new: Declared) -> tuple[IntentChange, ...]:
     """Return what became of each intent's spelling."""
-    return tuple(_intent(i, old, new) for i in wanted)
+    named = {c.option for i in wanted for c in i.choose}
+    return tuple(_intent(i, old, new, named) for i in wanted)
 
 
-def _intent(intent: Intent, old: Declared, new: Declared) -> IntentChange:
+def _intent(intent: Intent, old: Declared, new: Declared, named: set[str]) -> IntentChange:
     before, after = (_spelled(intent, side) for side in (old, new))
     was, now = (f"{c.option}={c.value}" if c else "" for c in (before, after))
     change: Literal["same", "renamed", "lost", "found", "none"]
@@ -53,7 +55,7 @@ def _intent(intent: Intent, old: Declared, new: Declared) -> IntentChange:
     else:
         change = "lost" if before else "found" if after else "none"
     lost = before or (intent.choose[0] if intent.required and not after else None)
-    near = _near(lost.option, old, new) if lost and not after else ""
+    near = _near(lost.option, old.options.keys(), new.options.keys() - named) if lost and not after else ""
     return IntentChange(intent.name, intent.required, change, was, now, near)
 
 
@@ -61,9 +63,9 @@ def _spelled(intent: Intent, side: Declared) -> Choice | None:
     return declared_choice(intent, side.options, side.reads.__contains__)
 
 
-def _near(name: str, old: Declared, new: Declared) -> str:
+def _near(name: str, old: AbstractSet[str], new: AbstractSet[str]) -> str:
     """Return the option that may be a lost one's new name: one that came, else any that looks like it."""
-    for known in (new.options.keys() - old.options.keys(), new.options.keys()):
+    for known in (new - old, new):
         if found := difflib.get_close_matches(name, sorted(known), n=1, cutoff=_ALIKE):
             return found[0]
     return ""
@@ -79,8 +81,13 @@ def spelling_losses(changes: Iterable[IntentChange], recipe: str) -> list[Proble
             + f"add the new spelling to the intent's 'choose'{'' if c.required else ', or drop the intent'}",
         )
         for c in changes
-        if c.change == "lost" or (c.change == "none" and c.required)
+        if unspelled(c)
     ]
+
+
+def unspelled(change: IntentChange) -> bool:
+    """Return whether an intent has lost its spelling, or is required and has none."""
+    return change.change == "lost" or (change.change == "none" and change.required)
 
 
 def patch_losses(fittings: Iterable[Fitting], folder: str) -> list[Problem]:
@@ -96,16 +103,19 @@ def patch_losses(fittings: Iterable[Fitting], folder: str) -> list[Problem]:
     ]
 
 
-def tried(backend: Backend, targets: Iterable[str], old: Trial, new: Trial) -> Tried:
-    """Return what a configure step of the old source and one of the new show."""
+def tried(
+    backend: Backend, targets: Iterable[str], old: Trial, new: Trial, without: Sequence[str] = ()
+) -> Tried:
+    """Return what a configure step of each source shows; ``without`` which the new one had to be tried."""
+    lacking = f"tried without {', '.join(without)}" if without else ""
     if new.targets is None:
-        return Tried(backend, "failed", "CMake failed")
+        return Tried(backend, "failed", "; ".join(filter(None, ("CMake failed", lacking))))
     before = old.programs if old.targets is not None else new.programs
     bad = problems(backend, old, new)
     return Tried(
         backend,
-        "failed" if bad else "proved",
-        f"{len(bad)} problems" if bad else "",
+        "failed" if bad or without else "proved",
+        "; ".join(filter(None, (bad[0].what.splitlines()[0] if bad else "", lacking))),
         gone=tuple(sorted(before - new.programs)),
         new=tuple(sorted(new.programs - before)),
         targets_gone=tuple(t for t in targets if t not in new.targets),
