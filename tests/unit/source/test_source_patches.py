@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -85,6 +86,45 @@ def test_a_hostile_patch_changes_nothing(name: str, tree: Path, tmp_path: Path) 
         patches.apply([_patch(tmp_path, _HOSTILE[name])], tree)
     assert error.value.remedy
     assert "0001-x.patch" in error.value.where
+    assert (git_tree(tree), git_tree(tmp_path / "outside")) == before
+
+
+def test_each_patch_is_tried_behind_those_that_fit(tree: Path, tmp_path: Path) -> None:
+    room, before = tmp_path / "room", git_tree(tree)
+    room.mkdir()
+    gone = "diff --git a/sub/g b/sub/g\ndeleted file mode 100644\n--- a/sub/g\n+++ /dev/null\n"
+    gone += "@@ -1,3 +0,0 @@\n-one\n-two\n-three\n"
+    texts = {
+        "1-fits": _EDIT + _new("sub/new"),
+        "2-again": _EDIT,
+        "3-after-1": _EDIT.replace("-two", "-2").replace("+2", "+II"),
+        "4-deletes": gone,
+        "5-too-late": _OTHER,
+        "6-nowhere": _EDIT.replace("/f", "/nowhere"),
+    }
+    found = patches.fittings([_patch(tmp_path, text, name) for name, text in texts.items()], tree, room)
+    assert [f.fit for f in found] == [
+        "applies",
+        "in the source already",
+        "applies",
+        "applies",
+        "does not apply",
+        "does not apply",
+    ]
+    assert [f.said for f in found[4:]] == [
+        "error: sub/g: No such file or directory",
+        "error: nowhere: No such file or directory",
+    ]
+    assert git_tree(tree) == before
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_a_hostile_patch_that_is_only_tried_changes_nothing(name: str, tree: Path, tmp_path: Path) -> None:
+    room, before = tmp_path / "room", (git_tree(tree), git_tree(tmp_path / "outside"))
+    room.mkdir()
+    with contextlib.suppress(SourceError):
+        (found,) = patches.fittings([_patch(tmp_path, _HOSTILE[name])], tree, room)
+        assert found.fit == "does not apply"
     assert (git_tree(tree), git_tree(tmp_path / "outside")) == before
 
 
