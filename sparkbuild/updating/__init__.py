@@ -174,7 +174,7 @@ def _backend(
             [f"{backend} was not tried: --backend left it out"],
         )
     try:
-        before, after = (_trial(backend, side, asked, session) for side in sides)
+        before, after = _trials(backend, sides, asked, session)
     except MissingError as missing:
         problem = Problem(
             f"{backend} is not proved: {missing.what}",
@@ -193,12 +193,17 @@ def _backend(
     )
 
 
-def _trial(backend: Backend, side: Side, asked: Asked, session: Session) -> Trial:
-    request = Request(
-        engine=asked.engine, arch=asked.arch, backend=backend, source=asked.source, offline=asked.offline
-    )
+def _trials(
+    backend: Backend, sides: tuple[Side, Side], asked: Asked, session: Session
+) -> tuple[Trial, Trial]:
+    request = Request(asked.engine, asked.arch, backend, offline=asked.offline)
     tools = find_tools(request, session)
-    return try_plan(plan_of(side.recipe, side.source, tools, request, session), side.recipe.record, session)
+
+    def trial(side: Side) -> Trial:
+        made = plan_of(side.recipe, side.source, tools, request, session)
+        return try_plan(made, side.recipe.record, session)
+
+    return trial(sides[0]), trial(sides[1])
 
 
 def _notes(way: Step, asked: Asked, recipe: Recipe) -> list[str]:

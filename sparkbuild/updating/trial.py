@@ -102,11 +102,12 @@ def _flags(
 
 
 def _flag_problem(journey: Journey, where: Path) -> Problem:
-    intent = journey.origin.removeprefix("recipe:")
+    who, _, intent = journey.origin.partition(":")
+    mend = f"; then mend 'choose' or 'shown' of intents.{intent}" if who == "recipe" else ""
     return Problem(
         f"{journey.flag}={journey.asked}: {journey.why}",
         str(where),
-        f"see how the new source uses {journey.flag}; then mend 'choose' or 'shown' of intents.{intent}",
+        f"see how the new source uses {journey.flag}{mend}",
     )
 
 
