@@ -78,7 +78,7 @@ def _as_it_is(folder: Path, head: Origin | None, location: Path | None = None) -
 
 
 def repository_of(folder: Path, scratch: Path) -> Repository:
-    """Return an empty repository in ``scratch`` that reads a folder's commits; UsageError where none is."""
+    """Return a repository in ``scratch`` that reads a folder's commits. Raises UsageError without one."""
     if gitdir := _gitdir(folder):
         return _lent(gitdir, scratch)
     raise UsageError("it is no git repository", where=str(folder), remedy="name a clone")
