@@ -205,13 +205,14 @@ def _from_given(job: Job, source: str, ref: str | None) -> SourceTree:
         )
     if ref and path.is_file():
         raise UsageError("an archive has no branches or tags", where="--ref", remedy="leave --ref out")
-    with _scratch(job.folders) as scratch:
+    with scratch_folder(job.folders) as scratch:
         found = local.from_folder(path, ref, scratch) if path.is_dir() else local.from_archive(path, scratch)
         return _shelve(job, found)
 
 
 @contextlib.contextmanager
-def _scratch(folders: Folders) -> Iterator[Path]:
+def scratch_folder(folders: Folders) -> Iterator[Path]:
+    """Give an empty folder in the cache for the block."""
     try:
         folders.cache.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(

@@ -77,6 +77,13 @@ def _as_it_is(folder: Path, head: Origin | None, location: Path | None = None) -
     return origin, lambda into: copy(folder, into, tree)
 
 
+def repository_of(folder: Path, scratch: Path) -> Repository:
+    """Return a repository in ``scratch`` that reads a folder's commits. Raises UsageError without one."""
+    if gitdir := _gitdir(folder):
+        return _lent(gitdir, scratch)
+    raise UsageError("it is no git repository", where=str(folder), remedy="name a clone")
+
+
 def _from_commit(gitdir: Path, ref: str, folder: Path, scratch: Path) -> Found:
     repository = _lent(gitdir, scratch)
     commit = repository.resolve(ref)

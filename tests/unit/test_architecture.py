@@ -29,7 +29,7 @@ _ROOMS = (
     {"evidence"},
     {"checking", "comparing", "reproduction", "serving", "smoke", "report"},
     {"pipeline"},
-    {"verify", "reproduce", "publish"},
+    {"bisect", "verify", "reproduce", "publish"},
     {"intake"},
     {"cli"},
     {"__main__"},
