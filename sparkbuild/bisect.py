@@ -215,41 +215,38 @@ class _Bisecting:
             )
 
     def _test(self, commit: str, left: int) -> Verdict:
-        began = time.monotonic()
+        return self._try(commit, left, _OF_THE_COMMIT).verdict
+
+    def _try(self, commit: str, left: int, skipping: tuple[type[SparkbuildError], ...] = ()) -> Trial:
+        """Build a commit, or take it from the store, and run the command on it; ``skipping`` skip it."""
+        told, progress = ancestry.describe(self._here, commit), self._session.progress
+        began, number = time.monotonic(), len(self._tried) + 1
+        progress.stage(f"commit {number} of about {number + left - 1}: {commit[:12]} {told.subject}")
+        request = msgspec.structs.replace(self._asked.request, ref=commit, way="git")
         try:
-            return self._try(commit, left).verdict
+            built = pipeline.build(request, self._session)
         except ExhaustedError:
             raise
-        except _OF_THE_COMMIT as problem:
-            seconds = round(time.monotonic() - began, 3)
-            self._session.progress.note(f"skipped: {problem.what}")
-            told = ancestry.describe(self._here, commit)
-            self._tried[commit] = Trial(told, "skipped", seconds, why=f"{problem.kind}: {problem.what}")
-            return "skipped"
-
-    def _try(self, commit: str, left: int) -> Trial:
-        """Build a commit, or take it from the store, and run the command on it."""
-        began, number = time.monotonic(), len(self._tried) + 1
-        told = ancestry.describe(self._here, commit)
-        self._session.progress.stage(
-            f"commit {number} of about {number + left - 1}: {commit[:12]} {told.subject}"
-        )
-        request = msgspec.structs.replace(self._asked.request, ref=commit, way="git")
-        built = pipeline.build(request, self._session)
-        code = _run(self._asked.command, built.stored, commit, self._say)
-        verdict = judge(code)
-        if verdict is None:
-            raise UsageError(
-                f"the command on {commit[:12]}: {process.reason(code)}, which says neither good nor bad",
-                where=shlex.join(self._asked.command),
-                remedy="where a crash means bad: sh -c 'COMMAND || exit 1'; where nothing: || exit 125",
-            )
-        seconds = round(time.monotonic() - began, 3)
-        why = f"the command ended with exit code {code}" if verdict == "skipped" else ""
-        trial = Trial(told, verdict, seconds, built.stored.manifest.key, built.fresh, code, why)
+        except skipping as problem:
+            trial = Trial(told, "skipped", time.monotonic() - began, why=f"{problem.kind}: {problem.what}")
+        else:
+            code = _run(self._asked.command, built.stored, commit, self._say)
+            verdict = self._judged(code, commit)
+            why = f"the command ended with exit code {code}" if verdict == "skipped" else ""
+            seconds = time.monotonic() - began
+            trial = Trial(told, verdict, seconds, built.stored.manifest.key, built.fresh, code, why)
         self._tried[commit] = trial
-        self._session.progress.stage(f"{verdict}: {commit[:12]}")
+        progress.stage(f"{trial.verdict}: {commit[:12]} {trial.why}".rstrip())
         return trial
+
+    def _judged(self, code: int, commit: str) -> Verdict:
+        if verdict := judge(code):
+            return verdict
+        raise UsageError(
+            f"the command on {commit[:12]}: {process.reason(code)}, which says neither good nor bad",
+            where=shlex.join(self._asked.command),
+            remedy="where a crash means bad: sh -c 'COMMAND || exit 1'; where nothing: || exit 125",
+        )
 
 
 def _run(command: Sequence[str], stored: Stored, commit: str, say: Callable[[str], None]) -> int:
@@ -264,9 +261,10 @@ def _run(command: Sequence[str], stored: Stored, commit: str, say: Callable[[str
     try:
         with process.running(command, env=os.environ | told, cwd=Path.cwd()) as child:
             while (code := child.returncode) is None:
-                whole = child.output.rpartition("\n")[0]  # half a line may be half a character
-                say(whole[shown:])
-                shown = max(shown, len(whole))
+                said = child.output
+                lines = said[: said.rfind("\n") + 1]  # half a line may be half a character
+                say(lines[shown:])
+                shown = len(lines)
                 time.sleep(_TICK)
             say(child.output[shown:])
     except process.ProcessError as problem:

@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +161,7 @@ class TestRange:
         command = ("sh", "-c", f'{skip}; grep -q "%d threads," "$SPARKBUILD_BIN/llama-bench"')
         done = story.bisect("quiet", "threads", command=command)
         assert done.code == 1
-        assert "! skipped: ggml/" in done.err
+        assert f"» skipped: {story.ids['broken'][:12]} compile: ggml/" in done.err
         assert "the first bad one is one of 3" in done.err
         lines = done.out.splitlines()
         assert lines[0] == "the first bad commit is one of these:"
@@ -244,7 +243,11 @@ class TestRefused:
     )
     @pytest.mark.parametrize(("end", "said"), [("kill -SEGV $$", "SIGSEGV"), ("exit 200", "exit code 200")])
     def test_a_command_that_crashes(self, story: Story, end: str, said: str) -> None:
-        error = story.bisect("side", "dot", "--json", command=("sh", "-c", end)).error(2, "usage")
+        ends = f"{story.ids['base']}) exit 0;; {story.ids['threads']}) exit 1;;"
+        command = ("sh", "-c", f"case $SPARKBUILD_COMMIT in {ends} esac; {end}")
+        done = story.bisect("base", "threads", "--json", command=command)
+        error = done.error(2, "usage")
+        assert "» bad: " in done.err, "it was not an end"
         assert said in error["what"]
         assert "exit 125" in error["remedy"]
 
@@ -269,21 +272,19 @@ def test_a_fault_of_the_machine_is_no_skip(story: Story) -> None:
 
 @pytest.mark.threat("faults", "SIGINT while bisect's command runs", "its family ends; run again it goes on")
 def test_an_interrupt_ends_the_command(story: Story, tmp_path: Path) -> None:
-    pids, go = tmp_path / "pids", tmp_path / "go"
-    script = f'echo $$ >> {pids}; test -e {go} || sleep 200; test "$SPARKBUILD_COMMIT" != {story.ids["dot"]}'
+    go = tmp_path / "go"
+    script = f'echo pid $$; test -e {go} || sleep 200; test "$SPARKBUILD_COMMIT" != {story.ids["dot"]}'
     words = [*story.words("side", "dot"), "sh", "-c", script]
     run = story.box.start(*words)
     try:
-        until = time.monotonic() + 60
-        while not pids.exists() and time.monotonic() < until:
-            time.sleep(0.05)
+        assert run.stderr
+        pid = next(line.split()[1] for line in run.stderr if line.startswith("pid "))
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=30)
+        run.communicate(timeout=60)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == 130
-    (pid,) = pids.read_text().split()
     assert not Path("/proc", pid).exists()
     go.touch()
     assert story.box.run(*words).code == 0
