@@ -81,6 +81,10 @@ class CompileError(SparkbuildError):
     kind = "compile"
 
 
+class ExhaustedError(CompileError):
+    """A compile or link step for which this machine lacked memory or room: it says nothing of the source."""
+
+
 class BinaryError(SparkbuildError):
     """A binary could not be read."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.catalog.records import Steps
-from sparkbuild.errors import CompileError, MissingError, SparkbuildError
+from sparkbuild.errors import CompileError, ExhaustedError, MissingError, SparkbuildError
 from sparkbuild.progress import Progress
 
 _STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)$")
@@ -76,7 +76,7 @@ class NinjaFailure(msgspec.Struct, frozen=True):
     said: str
 
 
-class _KilledForMemoryError(CompileError):
+class _KilledForMemoryError(ExhaustedError):
     """The out-of-memory killer hit a compiler; fewer jobs may do."""
 
 
@@ -265,7 +265,8 @@ def _explain(failing: list[list[str]], code: int, log: Path) -> SparkbuildError:
     failure = read_failure(failing[0])
     cause = next(((why, mend) for text, why, mend in _CAUSES if re.search(text, "\n".join(failing[0]))), None)
     what = f"{failure.output_file} could not be made" + (f": {cause[0]}" if cause else "")
-    kind = _KilledForMemoryError if cause and "memory" in cause[0] else CompileError
+    kinds = {"memory": _KilledForMemoryError, "disk": ExhaustedError}
+    kind = next((k for word, k in kinds.items() if cause and word in cause[0]), CompileError)
     return kind(
         what,
         where=f"{failure.command[:2000]}\n  log: {log}",

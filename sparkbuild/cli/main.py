@@ -7,16 +7,25 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sparkbuild import __version__
+from sparkbuild.cli.bisecting import bisect
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.comparing import diff, report
-from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
+from sparkbuild.cli.options import (
+    arch_option,
+    build_options,
+    catalog_option,
+    finish,
+    jobs_option,
+    json_option,
+    request_of,
+    session_of,
+)
 from sparkbuild.cli.publishing import export, import_, publish
 from sparkbuild.cli.reproducing import reproduce
 from sparkbuild.cli.serving import unit
@@ -26,15 +35,12 @@ from sparkbuild.cli.updating import update
 from sparkbuild.cli.verifying import verify
 from sparkbuild.errors import FindingError, InterruptedRunError, MissingError, SparkbuildError, UsageError
 
-if TYPE_CHECKING:
-    from sparkbuild.pipeline import Request
-
 _INTERRUPTED = InterruptedRunError("interrupted", remedy="run the same command again: it goes on from there")
 
 
 def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
     """Run one command and return its exit code; the one place where errors become words."""
-    as_json = "--json" in args
+    as_json = "--json" in args[: args.index("--") if "--" in args else None]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")
@@ -92,6 +98,7 @@ def cli() -> None:
 
 cli.add_command(probe)
 cli.add_command(verify_flags)
+cli.add_command(bisect)
 cli.add_command(reproduce)
 cli.add_command(verify)
 cli.add_command(diff)
@@ -106,44 +113,12 @@ cli.add_command(show)
 cli.add_command(use)
 cli.add_command(gc)
 
-Command = Callable[..., Any]
-
-
-def _build_options(command: Command) -> Command:
-    """Add the options that decide what is built."""
-    for option in reversed(
-        [
-            arch_option,
-            click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True),
-            click.option("--ref", metavar="REF", help="A branch, tag or commit instead of the pinned one."),
-            click.option("--source", metavar="DIR|URL|ARCHIVE", help="A source of your own."),
-            click.option(
-                "--from",
-                "way",
-                type=click.Choice(["auto", "git", "sdist"]),
-                default="auto",
-                show_default=True,
-                help="How the pinned source comes: git, a package-index sdist, or what can be reached.",
-            ),
-            click.option(
-                "-D", "define", multiple=True, metavar="NAME=VALUE", help="A CMake definition of your own."
-            ),
-            click.option("--offline", is_flag=True, help="Use only what is here; say what is missing."),
-            catalog_option,
-            json_option,
-        ]
-    ):
-        command = option(command)
-    return command
-
 
 @cli.command()
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
-@click.option(
-    "-j", "--jobs", type=click.IntRange(1), help="Compile jobs; default from cores and free memory."
-)
+@jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
-@_build_options
+@build_options
 def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
     """Build engines and store each as an artifact with a manifest."""
     from sparkbuild import pipeline  # noqa: PLC0415
@@ -152,7 +127,7 @@ def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], *
 
     with progress() as shown:
         session = session_of(catalogs, shown)
-        results = [pipeline.build(_request(e, options), session) for e in engines]
+        results = [pipeline.build(request_of(e, options), session) for e in engines]
     render.built(results, as_json=as_json)
 
 
@@ -160,7 +135,7 @@ def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], *
 @click.argument("engine")
 @click.option("--explain", is_flag=True, help="Every value's reason and origin.")
 @click.option("--options", "list_options", is_flag=True, help="Every option that this source declares.")
-@_build_options
+@build_options
 def plan(
     engine: str,
     explain: bool,
@@ -176,7 +151,7 @@ def plan(
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
     with progress() as shown:
-        made = pipeline.plan(_request(engine, options), session_of(catalogs, shown))
+        made = pipeline.plan(request_of(engine, options), session_of(catalogs, shown))
     declared = declared_options(made.source.path) if list_options else None
     render.plan(made, declared, explain=explain, as_json=as_json)
 
@@ -250,9 +225,3 @@ def completion(shell: str) -> None:
     if kind is None:  # pragma: no cover - the choices above all exist
         raise MissingError(f"no completion for {shell}")
     click.echo(kind(cli, {}, "sparkbuild", "_SPARKBUILD_COMPLETE").source())
-
-
-def _request(engine: str, options: dict[str, Any]) -> Request:
-    from sparkbuild.pipeline import Request, parse_definitions  # noqa: PLC0415
-
-    return Request(engine=engine, **options | {"define": parse_definitions(options["define"])})

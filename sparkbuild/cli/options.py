@@ -13,7 +13,7 @@ from sparkbuild.errors import SparkbuildError, UsageError
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
     from sparkbuild.files import Folders
-    from sparkbuild.pipeline import Session
+    from sparkbuild.pipeline import Request, Session
 
 Command = Callable[..., Any]
 json_option = click.option(
@@ -44,10 +44,50 @@ catalog_option = click.option(
     help="A folder with recipes/, patches/, toolchains/ of your own. Also SPARKBUILD_CATALOG.",
 )
 
+jobs_option = click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Compile jobs; default from cores and free memory."
+)
+_which_source = (
+    click.option("--ref", metavar="REF", help="A branch, tag or commit instead of the pinned one."),
+    click.option(
+        "--from",
+        "way",
+        type=click.Choice(["auto", "git", "sdist"]),
+        default="auto",
+        show_default=True,
+        help="How the pinned source comes: git, a package-index sdist, or what can be reached.",
+    ),
+)
+_any_build = (
+    arch_option,
+    click.option("--backend", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True),
+    click.option("--source", metavar="DIR|URL|ARCHIVE", help="A source of your own."),
+    click.option("-D", "define", multiple=True, metavar="NAME=VALUE", help="A CMake definition of your own."),
+    click.option("--offline", is_flag=True, help="Use only what is here; say what is missing."),
+    catalog_option,
+    json_option,
+)
+
+
+def build_options(command: Command) -> Command:
+    """Add the options that decide what is built."""
+    return _with(command, *_any_build[:2], *_which_source, *_any_build[2:])
+
+
+def any_commit_options(command: Command) -> Command:
+    """Add the same but for those that say which commit it is."""
+    return _with(command, *_any_build)
+
+
+def _with(command: Command, *options: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
 
 def signers_options(command: Command) -> Command:
     """Add the options that say whose signatures count."""
-    return _signers[0](_signers[1](command))
+    return _with(command, *_signers)
 
 
 def finish(problem: SparkbuildError, as_json: bool) -> None:
@@ -84,3 +124,10 @@ def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN4
 
     folders = Folders.default()
     return Session(Catalog.default(folders, catalogs), folders, shown)
+
+
+def request_of(engine: str, options: dict[str, Any]) -> Request:
+    """Return what ``build_options`` ask for."""
+    from sparkbuild.pipeline import Request, parse_definitions  # noqa: PLC0415
+
+    return Request(engine=engine, **options | {"define": parse_definitions(options["define"])})

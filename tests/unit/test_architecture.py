@@ -29,7 +29,7 @@ _ROOMS = (
     {"evidence"},
     {"checking", "comparing", "reproduction", "serving", "smoke", "report"},
     {"pipeline"},
-    {"verify", "reproduce", "publish", "updating"},
+    {"bisect", "verify", "reproduce", "publish", "updating"},
     {"intake"},
     {"cli"},
     {"__main__"},

@@ -11,7 +11,7 @@ from sparkbuild import process
 from sparkbuild.build import ninja
 from sparkbuild.build.ninja import NinjaFailure, Timeline, read_failure, replaced, timeline
 from sparkbuild.catalog.records import Steps
-from sparkbuild.errors import CompileError, MissingError
+from sparkbuild.errors import CompileError, ExhaustedError, MissingError
 from tests.conftest import Told
 
 _RULES = """\
@@ -129,6 +129,7 @@ def test_known_causes_are_named_with_what_mends_them(
         build(tools, where, told)
     assert caught.value.remedy
     assert said in caught.value.output
+    assert isinstance(caught.value, ExhaustedError) == ("disk" in cause)
 
 
 _KILLED = "g++: fatal error: Killed signal terminated program cc1plus"
@@ -150,7 +151,7 @@ def test_a_kill_for_memory_is_tried_again_only_once(
     tools: dict[str, Path], where: Path, told: Told, jobs: int
 ) -> None:
     write(where, a="echo x >> tries; kill -KILL $$$$")
-    with pytest.raises(CompileError, match="want of memory") as caught:
+    with pytest.raises(ExhaustedError, match="want of memory") as caught:
         build(tools, where, told, jobs=jobs)
     assert caught.value.exit_code == 6
     assert caught.value.remedy == "run again with fewer --jobs"
