@@ -69,13 +69,15 @@ class Commands(msgspec.Struct, frozen=True):
     cuda_archs: dict[str, int]
 
 
-def read(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry, ...]:
+def read(
+    ninja: Path, build_dir: Path, targets: tuple[str, ...], enter: tuple[str, ...] = ()
+) -> tuple[Entry, ...]:
     """Return the compile commands of the targets and all they need (ninja 1.13's compdb-targets).
 
     Raises ConfigureError when ninja does not know them.
     """
     try:
-        done = process.run([ninja, "-C", build_dir, "-t", "compdb-targets", *targets])
+        done = process.run([*enter, ninja, "-C", build_dir, "-t", "compdb-targets", *targets])
         entries = msgspec.json.decode(
             done.output.partition("[")[1] + done.output.partition("[")[2], type=list[Entry]
         )
@@ -131,13 +133,13 @@ def summarise(entries: tuple[Entry, ...]) -> Commands:
     return Commands(len(entries), sum(e.is_cuda for e in entries), march, archs)
 
 
-def check(plan: Plan, ninja: Path, build_dir: Path) -> tuple[Entry, ...]:
+def check(plan: Plan, ninja: Path, build_dir: Path, enter: tuple[str, ...] = ()) -> tuple[Entry, ...]:
     """Raise ConfigureError when a compile command contradicts the plan; return the commands.
 
     The wanted -march must be there, and no other may win anywhere; every CUDA source must be
     compiled for the wanted compute capability, its architecture-specific form included.
     """
-    entries = read(ninja, build_dir, plan.targets)
+    entries = read(ninja, build_dir, plan.targets, enter)
     found = summarise(entries)
     wanted = {f.removeprefix("-march=") for f in plan.compilers.flags}
     for entry in entries if wanted else ():

@@ -142,6 +142,7 @@ def _build_options(command: Command) -> Command:
     "-j", "--jobs", type=click.IntRange(1), help="Compile jobs; default from cores and free memory."
 )
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
+@click.option("--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md.")
 @_build_options
 def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
     """Build engines and store each as an artifact with a manifest."""
