@@ -73,7 +73,8 @@ def listen(
         return Said(system, known_models)
     machine = next(f.elf.machine for f in facts if f.name == tool)
     path = files[tool]
-    known = parse_help(ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT, view=how.view).output)
+    said = ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT, view=how.view)
+    known = parse_help(said.output)
     return Said(
         system=system,
         models=known_models,

@@ -118,10 +118,9 @@ def run_alone(
         return Run("not run", launcher)
     folders = tuple(libraries)
     with _alone(launcher, (tool.absolute(), *words), folders, environment or {}) as (argv, env, home):
-        if view is not None:
-            argv = [*sandbox.enter(sandbox.View((*folders, *view), (home,))), *argv]
+        entered = () if view is None else sandbox.enter(sandbox.View((*folders, *view), (home,)))
         try:
-            done = process.run(argv, env=env, cwd=home, timeout=timeout, check=False)
+            done = process.run([*entered, *argv], env=env, cwd=home, timeout=timeout, check=False)
         except process.NoAnswerError as problem:
             return Run("failed", problem.why, problem.done.output, problem.done.errors)
         except process.ProcessError as problem:

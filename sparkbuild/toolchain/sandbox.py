@@ -1,4 +1,4 @@
-"""What stands before a command whose code is not trusted: bubblewrap, and a machine with almost nothing in it.
+"""What stands before a command whose code is not trusted: bubblewrap, and a machine almost without content.
 
 Such a command has the system's programs and libraries, what it is shown, and one folder to write to. All
 of it is read-only but that folder and a few in memory; there is no network, no other process, no device
@@ -17,7 +17,14 @@ from sparkbuild import process
 from sparkbuild.errors import MissingError
 
 _SYSTEM = Path("/usr")
-_ROOT_LINKS = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")  # into /usr, or folders of older systems
+_ROOT_LINKS = (
+    "/bin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/sbin",
+)  # into /usr, or folders of older systems
 # The loader's list of libraries; where "cc" leads; what CMake says the system is; how many CPUs there are.
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/os-release", "/etc/debian_version")
 _CPUS = "/sys/devices/system/cpu"
@@ -60,7 +67,8 @@ def enter(view: View, *, user: int | None = None, more: tuple[str, ...] = ()) ->
             words += ["--ro-bind-try", str(read), str(read)]
     for folder in view.writes:
         words += ["--bind", str(folder), str(folder)]
-    return (*words, *more, "--remount-ro", "/", "--")
+    # Root's number alone, without a capability, is enough to write to the kernel's settings in /proc/sys.
+    return (*words, *more, "--remount-ro", "/proc", "--remount-ro", "/", "--")
 
 
 @functools.cache
