@@ -89,7 +89,7 @@ class TestReach:
         assert [tries(evil, "read", work / "link", w) for w in (None, work)] == [True, False]
 
     @pytest.mark.threat("sandbox", "list other folders: home, store, /etc, /run, /srv", "empty, or not there")
-    @pytest.mark.parametrize("folder", ["{tmp}", "{home}", "/etc/ssl", "/run", "/var/lib", "/boot", "/sys/class"])
+    @pytest.mark.parametrize("folder", ["{tmp}", "{home}", "/etc/ssl", "/run", "/var/lib", "/sys/class"])
     def test_folders(self, folder: str, evil: Path, work: Path, tmp_path: Path) -> None:
         (Path.home() / "file").touch()
         where = folder.format(tmp=tmp_path, home=Path.home())
@@ -100,10 +100,13 @@ class TestReach:
         assert without or not any(Path(where).iterdir())
         # Its own folder lies below this one: the way to it is seen, and nothing beside it.
         seen = process.run([*enter(View((), (work,))), "ls", where], check=False).output.split()
-        assert within == (seen == [work.name]) and set(seen) <= {work.name}
+        assert within == (seen == [work.name])
+        assert set(seen) <= {work.name}
 
     @pytest.mark.threat(
-        "sandbox", "write outside its folder: home, /tmp, /var/tmp, sparkbuild's own code, /usr", "nothing is there after"
+        "sandbox",
+        "write to the home, /tmp, /var/tmp, sparkbuild's own code, /usr, /",
+        "nothing is there after",
     )
     @pytest.mark.parametrize("folder", ["{tmp}", "{home}", "/tmp", "/var/tmp", "{code}", "/usr/local", "/"])  # noqa: S108
     def test_writing(self, folder: str, evil: Path, work: Path, tmp_path: Path) -> None:
@@ -141,11 +144,11 @@ class TestReach:
             port = str(server.getsockname()[1])
             assert [tries(evil, "tcp", port, w) for w in (None, work)] == [True, False]
 
-    @pytest.mark.threat("sandbox", "connect to a Unix socket in /tmp, or to an abstract one", "nothing answers")
+    @pytest.mark.threat("sandbox", "connect to a Unix socket, with a path or abstract", "nothing answers")
     @pytest.mark.parametrize("abstract", [False, True])
     def test_unix(self, abstract: bool, evil: Path, work: Path) -> None:
         with (
-            tempfile.TemporaryDirectory(dir="/tmp") as folder,  # noqa: S108 - as an agent's
+            tempfile.TemporaryDirectory(dir="/tmp") as folder,
             socket.socket(socket.AF_UNIX) as server,
         ):
             name = f"@{MARK}" if abstract else f"{folder}/s"
@@ -158,7 +161,7 @@ class TestReach:
     def test_processes(self, kind: str, evil: Path, work: Path, victim: str) -> None:
         assert [tries(evil, kind, victim, w) for w in (work, None)] == [False, True]
 
-    @pytest.mark.threat("sandbox", "leave a process behind, in a session and environment of its own", "it is ended")
+    @pytest.mark.threat("sandbox", "leave a process behind, in a session of its own", "it is ended")
     def test_a_daemon(self, evil: Path, work: Path) -> None:
         tries(evil, "daemon", MARK, work)
         assert _marked() == []
@@ -182,7 +185,7 @@ class TestReach:
         assert (work / "out").stat().st_uid == os.getuid()
 
 
-@pytest.mark.threat("sandbox", "a kernel that gives no user namespaces", "refused with exit code 3 and the remedy")
+@pytest.mark.threat("sandbox", "a kernel that gives no user namespaces", "exit code 3 and the remedy")
 def test_a_kernel_that_refuses(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = script("bwrap", 'echo "bwrap: setting up uid map: Permission denied" >&2; exit 1')
     monkeypatch.setattr(process, "SYSTEM_PATH", str(fake.parent))
@@ -190,7 +193,7 @@ def test_a_kernel_that_refuses(script: Script, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingError, match="setting up uid map: Permission denied") as caught:
         sandbox.check()
     assert (caught.value.exit_code, "apparmor" in caught.value.remedy) == (3, True)
-    found = doctor._sandbox()  # noqa: SLF001 - one row of its table
+    found = doctor._sandbox()
     assert (found.verdict, found.needed) == ("missing", False)
 
 
