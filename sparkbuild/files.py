@@ -104,8 +104,11 @@ def read_plain(path: Path, most: int = _MOST) -> bytes:
 
 def inside(folder: Path, name: str | Path) -> Path | None:
     """Return the file that a name leads to, where that is a plain one below ``folder``; else None."""
-    real = Path(os.path.realpath(folder / name))
-    return real if real.is_relative_to(os.path.realpath(folder)) and real.is_file() else None
+    try:
+        real = Path(os.path.realpath(folder / name))
+        return real if real.is_relative_to(os.path.realpath(folder)) and real.is_file() else None
+    except (OSError, ValueError):  # a name that is too long, or none
+        return None
 
 
 def git_tree(root: Path) -> str:

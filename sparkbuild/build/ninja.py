@@ -60,6 +60,7 @@ _CAUSES = (
 
 
 _READ = 1 << 20  # characters of ninja's log that are looked at after a step
+_PATIENCE = 120.0  # seconds for a dry run
 _SLACK = 1.0  # seconds; a file system may keep coarser times than the log
 
 
@@ -228,12 +229,16 @@ class _Meter:
 
 def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
     """Return the outputs that ninja would make, from a dry run."""
-    done = process.run(
-        [*argv, "-n"],
-        env={**env, "NINJA_STATUS": "[%f/%t] "},
-        check=False,
-        timeout=120,
-    )
+    try:
+        done = process.run(
+            [*argv, "-n"], env={**env, "NINJA_STATUS": "[%f/%t] "}, check=False, timeout=_PATIENCE
+        )
+    except process.NoAnswerError as problem:
+        raise CompileError(
+            f"ninja does not say what there is to do: {problem.why}",
+            where=argv[-1],
+            remedy="a pipe or the like may be among its files: --rebuild begins anew",
+        ) from problem
     found = (_STEP.match(line) for line in done.output.splitlines())
     return [m[3].rpartition(" ")[2] for m in found if m]
 

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     help="Exit with 1 unless it is there: a feature, sm_121a, model:NAME, option:--NAME, kv:q4_0/q8_0@128.",
 )
 @click.option("--run", is_flag=True, help="Also run them, and compare: only for binaries you trust.")
-@click.option(
-    "--sandbox", is_flag=True, help="Run them in a sandbox that shows PATH and nothing of yours."
-)
+@click.option("--sandbox", is_flag=True, help="Run them in a sandbox that shows PATH and nothing of yours.")
 @catalog_option
 @json_option
 def probe(
