@@ -31,6 +31,7 @@ NAME_FAULTS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }  # of a path that a person gave; in an archive they are its own
+_MOST = 256 << 20  # bytes of a file that somebody else wrote
 _FULL = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -81,6 +82,33 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain(path: str, flags: int) -> int:
+    """Open a plain file in a folder that anybody may have filled; for ``opener`` of open().
+
+    No link is followed and no pipe waited for. Raises OSError.
+    """
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file", path)
+    return handle
+
+
+def read_plain(path: Path, most: int = _MOST) -> bytes:
+    """Return the first ``most`` bytes of a plain file; the rest is as in ``plain``."""
+    with open(path, "rb", opener=plain) as file:
+        return file.read(most)
+
+
+def inside(folder: Path, name: str | Path) -> Path | None:
+    """Return the file that a name leads to, where that is a plain one below ``folder``; else None."""
+    try:
+        real = Path(os.path.realpath(folder / name))
+        return real if real.is_relative_to(os.path.realpath(folder)) and real.is_file() else None
+    except (OSError, ValueError):  # a name that is too long, or none
+        return None
 
 
 def git_tree(root: Path) -> str:

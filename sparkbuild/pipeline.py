@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Literal
@@ -36,6 +35,7 @@ from sparkbuild.toolchain import (
     find_cuda,
     gpu_arch,
     preflight,
+    sandbox,
     target_processor,
 )
 from sparkbuild.verification import Journey, Seen, failures, follow
@@ -54,6 +54,7 @@ class Request(msgspec.Struct, frozen=True):
     jobs: int | None = None
     offline: bool = False
     rebuild: bool = False
+    sandbox: bool = False
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -148,6 +149,8 @@ def plan_of(
 def build(request: Request, session: Session) -> Result:
     """Return the artifact for a request: from the store when it is there, else built now."""
     folders = session.folders
+    if request.sandbox:
+        sandbox.check()
     with disk_faults(folders.cache):
         made = plan(request, session)
         recipe = session.catalog.recipe(request.engine).record
@@ -163,14 +166,14 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
     started = time.time()
     where = building.build_dir(made, folders)
     with locked(where.with_name(f"{where.name}.lock")):
-        if request.rebuild:
-            shutil.rmtree(where, ignore_errors=True)  # else ninja would find nothing to do
+        if request.rebuild or request.sandbox:  # else ninja would find nothing to do, or what a stranger left
+            building.clear(where)
         if made.cuda:
             arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         check_source(made.source)
-        around = building.Surroundings(jobs=request.jobs)
+        around = building.Surroundings(jobs=request.jobs, sandbox=request.sandbox)
         built = building.build(made, recipe, folders, around, progress)
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
@@ -200,13 +203,14 @@ def _collected(
     processor = target_processor(toolchain)
     files = collect(built.configured, made.targets, recipe.roles, processor, into)
     libraries = made.cuda.runtime_dirs if made.cuda else ()
+    view = (into,) if built.place == "sandbox" else None
     tool = into / recipe.version_target
-    version = ask_version(tool, processor, recipe.version_pattern, libraries)
+    version = ask_version(tool, processor, recipe.version_pattern, libraries, view=view)
     check_version(version, made, built.build_dir)
-    how = How({processor: (made.compilers.cc,)}, libraries, tools=False)
+    how = How({processor: (made.compilers.cc,)}, libraries, tools=False, view=view)
     found = probe(into, session.catalog, session.progress, how)
     flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
-    run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog)
+    run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog, view)
     return compose(Finished(made, recipe, built, files, version, found, flags, run, started))
 
 

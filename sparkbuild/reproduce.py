@@ -104,6 +104,8 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
     with disk_faults(session.folders.cache):
         for names in asked.vary:
             around, varied, said = vary(names, manifest, asked.jobs)
+            # Whoever built it did not trust the source.
+            around = msgspec.structs.replace(around, sandbox=manifest.build.place == "sandbox")
             notes += said
             with _elsewhere(manifest, session) as there:
                 made = pipeline.plan(_request(manifest, recipe, asked), there)
@@ -296,13 +298,15 @@ def _cause(
     if not (original / ".ninja_log").is_file():
         return None
     there.progress.stage("look for the first file that differs, and make it twice more")
-    ninja: list[str | Path] = [building.find_tools().ninja, "-C", built.build_dir, "-t", "commands", "-s"]
+    tools = building.find_tools()
+    ninja: list[str | Path] = [tools.ninja, "-C", built.build_dir, "-t", "commands", "-s"]
     times = itertools.count(1)
-    with placed(made.source.path, around.isolation, there.progress) as place:
+    isolation = building.isolated(made, around, built.build_dir, tools)
+    with placed(made.source.path, isolation, there.progress) as place:
         return find_cause(
             original,
             built.build_dir,
-            command_of=lambda output: process.run([*ninja, output], check=False).output.strip(),
+            command_of=lambda output: process.run([*place.enter, *ninja, output], check=False).output.strip(),
             # In a namespace processes are numbered from 1: an idle one first gives nvcc another number.
             run=lambda command: process.run(
                 [*place.enter, "/bin/sh", "-c", f"{'(:); ' * next(times)}{command}; exit $?"],

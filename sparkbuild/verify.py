@@ -19,7 +19,7 @@ from sparkbuild.inspection.probe import probe
 from sparkbuild.pipeline import Session
 from sparkbuild.planning import Definition
 from sparkbuild.progress import Progress
-from sparkbuild.toolchain import runners, runtime_dirs
+from sparkbuild.toolchain import runners, runtime_dirs, sandbox
 from sparkbuild.verification import Journey, Seen, follow
 from sparkbuild.verification.folder import look
 
@@ -76,7 +76,10 @@ def _again(stored: Stored, catalog: Catalog, progress: Progress) -> tuple[Journe
     manifest = stored.manifest
     machine, cuda = manifest.target.processor, manifest.cuda
     libraries = runtime_dirs(Path(cuda.root), machine) if cuda else ()
-    how = How({machine: (manifest.compilers.cc,)}, libraries, tools=False)
+    view = () if manifest.build.place == "sandbox" else None
+    if view is not None:
+        sandbox.check()
+    how = How({machine: (manifest.compilers.cc,)}, libraries, tools=False, view=view)
     found = probe(stored.path / "bin", catalog, progress, how)
     seen = Seen(
         definitions=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from sparkbuild.artifact.manifest import File
 from sparkbuild.build.configure import Configured
 from sparkbuild.errors import CompileError
-from sparkbuild.files import sha256_file
+from sparkbuild.files import inside, sha256_file
 from sparkbuild.inspection.elf import ElfFacts, read_elf
 from sparkbuild.inspection.fatbin import device_code
 
 _RUNPATH = "$ORIGIN"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # as handover.BinPath has it
 
 
 def collect(
@@ -21,8 +23,10 @@ def collect(
 ) -> tuple[File, ...]:
     """Copy the targets and their libraries to ``into`` and describe each file.
 
-    A library is copied under its soname, the name by which it is looked for. Raises CompileError
-    when a file is missing, for another machine, or would not find its libraries.
+    A library is copied under its soname, the name by which it is looked for. What is in the build folder,
+    CMake's own reply too, was written by the source's code: it may name any file, and a soname may be any
+    text. Raises CompileError when a file is missing or not of the build, has a name that is none, is for
+    another machine, or would not find its libraries.
     """
     role_of = {target: role for role, target in roles.items()}
     libraries = _libraries(configured)
@@ -34,7 +38,7 @@ def collect(
         if name in files:
             continue
         facts = read_elf(path)
-        _check(path, facts, processor)
+        _check(name, path, facts, processor)
         shutil.copyfile(path, into / name)
         (into / name).chmod(0o755)
         files[name] = describe(into / name, facts, role_of.get(name, ""), libraries)
@@ -43,28 +47,34 @@ def collect(
 
 
 def _artifact(configured: Configured, target: str) -> Path:
-    path = configured.build_dir / configured.targets[target].artifacts[0]
-    if not path.is_file():
-        raise CompileError(
-            f"{target} was not made although ninja reported success",
-            where=str(path),
-            remedy="a compiler that exits 0 and writes nothing is at work; see build.log",
-        )
-    return path
+    made = configured.targets[target].artifacts
+    path = configured.build_dir / made[0] if made else configured.build_dir
+    if found := inside(configured.build_dir, path):
+        return found
+    raise CompileError(
+        f"{target} was not made in the build folder although ninja reported success",
+        where=str(path),
+        remedy="see build.log: a compiler exits 0 and writes nothing, or the project puts files elsewhere",
+    )
 
 
 def _libraries(configured: Configured) -> dict[str, Path]:
     """Return the shared libraries that were built, by soname."""
     found = {}
     for target in configured.targets.values():
-        if target.kind in ("SHARED_LIBRARY", "MODULE_LIBRARY") and target.artifacts:
-            path = configured.build_dir / target.artifacts[0]
-            if path.is_file():
-                found[read_elf(path).soname or path.name] = path
+        made = target.artifacts if target.kind in ("SHARED_LIBRARY", "MODULE_LIBRARY") else ()
+        if made and (path := inside(configured.build_dir, made[0])):
+            found[read_elf(path).soname or Path(made[0]).name] = path
     return found
 
 
-def _check(path: Path, facts: ElfFacts, processor: str) -> None:
+def _check(name: str, path: Path, facts: ElfFacts, processor: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise CompileError(
+            f"{path.name} calls itself {name!r}, which is no name for a file of an artifact",
+            where=str(path),
+            remedy="mend the soname that the project sets",
+        )
     if facts.machine != processor:
         raise CompileError(
             f"{path.name} is for {facts.machine}, not {processor}",

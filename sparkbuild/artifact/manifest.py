@@ -115,7 +115,8 @@ class Build(Record, frozen=True):
     """How it was made. ``wall_seconds`` is all of it, ``cpu_seconds`` what CMake and ninja's steps took.
 
     ``place`` says how the source came to the one path at which every build sees it: shown there in a
-    namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart.
+    namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart. In a
+    sandbox the source's code, and what it made, saw nothing but its tools and its build folder.
     """
 
     started: dt.datetime

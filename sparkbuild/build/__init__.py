@@ -13,11 +13,14 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.files import Folders, from_json, to_json, write_whole
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
+from sparkbuild.toolchain.sandbox import View
+
+_PATIENCE = 600.0  # seconds to remove a build folder
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -33,13 +36,14 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What may differ between two builds of one plan and must not change a byte of the result.
 
     ``environment`` is added to the build's own; ``jobs`` is a number, or None for what this machine
-    bears.
+    bears. In a ``sandbox`` the source's code has nothing but its tools and its build folder.
     """
 
     jobs: int | None = None
     isolation: Isolation = Isolation()
     environment: dict[str, str] = {}
     umask: int = 0o022
+    sandbox: bool = False
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -98,6 +102,21 @@ def build_dir(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
 
 
+def clear(folder: Path) -> None:
+    """Remove a folder that anybody may have filled, however deep it goes. Raises StoreError.
+
+    Python's own rmtree calls itself for each level.
+    """
+    done = process.run(["rm", "-rf", "--", folder], check=False, timeout=_PATIENCE)
+    if os.path.lexists(folder):
+        said = done.errors.strip().splitlines()
+        raise StoreError(
+            f"{folder.name} can not be removed: {said[0] if said else process.reason(done.returncode)}",
+            where=str(folder),
+            remedy=f"chmod -R u+rwX {folder} and rm -r {folder}",
+        )
+
+
 class Ready(msgspec.Struct, frozen=True):
     """What a configure step is run with; the source is at its place for as long as this is held."""
 
@@ -112,14 +131,15 @@ def _ready(plan: Plan, where: Path, around: Surroundings, progress: Progress) ->
     tools = find_tools()
     env = environment(plan, where / ".env") | around.environment
     _point(where / ".env" / "source", plan.source.path)
-    with _umask(around.umask), placed(plan.source.path, around.isolation, progress) as place:
+    isolation = isolated(plan, around, where, tools)
+    with _umask(around.umask), placed(plan.source.path, isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
         yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, where))
 
 
-def configure_only(plan: Plan, where: Path, progress: Progress) -> configure.Ran:
+def configure_only(plan: Plan, where: Path, progress: Progress, *, sandbox: bool = False) -> configure.Ran:
     """Run the configure step of a plan as ``build`` does, in a folder of the caller's; judge nothing."""
-    with _ready(plan, where, Surroundings(), progress) as ready:
+    with _ready(plan, where, Surroundings(sandbox=sandbox), progress) as ready:
         return configure.run(ready.argv, where, ready.env, ready.place.enter)
 
 
@@ -136,7 +156,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         configure_seconds = time.monotonic() - began
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
-        entries = commands.check(plan, tools.ninja, where)
+        entries = commands.check(plan, tools.ninja, where, place.enter)
         count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=around.jobs)
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
         began, earlier = time.monotonic(), _timings(plan, folders)
@@ -166,6 +186,27 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         compile_seconds=time.monotonic() - began,
         cpu_seconds=_children_cpu() - before,
     )
+
+
+def isolated(plan: Plan, around: Surroundings, where: Path, tools: Tools) -> Isolation:
+    """Return what a build in the folder ``where`` sees of the machine.
+
+    Raises MissingError where a sandbox would have to show a person's own folder, for the sake of a compiler
+    in it.
+    """
+    if not around.sandbox:
+        return around.isolation
+    prefixes = {c.resolve().parent.parent for c in (plan.compilers.cc, plan.compilers.cxx)}
+    prefixes |= {plan.cuda.root} if plan.cuda else set()
+    private = (where, Path(os.path.expanduser("~")))  # noqa: PTH111 - Path raises for a user without a home
+    if bad := [p for p in prefixes if any(folder.is_relative_to(p) for folder in private)]:
+        raise MissingError(
+            f"a compiler is installed in {bad[0]}, which the sandbox would have to show",
+            where=str(plan.compilers.cc),
+            remedy="install it in a folder of its own, or put one in /usr/bin first on PATH",
+        )
+    view = View((tools.cmake.parent.parent, tools.ninja, *sorted(prefixes)), (where,))
+    return msgspec.structs.replace(around.isolation, view=view)
 
 
 def _timings(plan: Plan, folders: Folders) -> Path:

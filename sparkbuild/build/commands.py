@@ -7,7 +7,6 @@ the commands of the wanted targets count: a project may hold others that set fla
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.errors import ConfigureError
+from sparkbuild.files import read_plain
 from sparkbuild.planning import Plan
 
 _MARCH = re.compile(r"-m(arch|cpu)=([^\s,'\"]+)")
@@ -69,17 +69,19 @@ class Commands(msgspec.Struct, frozen=True):
     cuda_archs: dict[str, int]
 
 
-def read(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry, ...]:
+def read(
+    ninja: Path, build_dir: Path, targets: tuple[str, ...], enter: tuple[str, ...] = ()
+) -> tuple[Entry, ...]:
     """Return the compile commands of the targets and all they need (ninja 1.13's compdb-targets).
 
     Raises ConfigureError when ninja does not know them.
     """
     try:
-        done = process.run([ninja, "-C", build_dir, "-t", "compdb-targets", *targets])
+        done = process.run([*enter, ninja, "-C", build_dir, "-t", "compdb-targets", *targets])
         entries = msgspec.json.decode(
             done.output.partition("[")[1] + done.output.partition("[")[2], type=list[Entry]
         )
-    except (process.ProcessError, msgspec.DecodeError) as problem:
+    except (process.ProcessError, msgspec.DecodeError, RecursionError) as problem:
         raise ConfigureError(
             "ninja lists no compile commands", where=str(build_dir), remedy="configure again"
         ) from problem
@@ -99,8 +101,8 @@ def read_database(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tup
             return read(ninja, build_dir, wanted)
     path = build_dir / "compile_commands.json"
     try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[Entry])
-    except (OSError, msgspec.DecodeError) as problem:
+        entries = msgspec.json.decode(read_plain(path), type=list[Entry])
+    except (OSError, msgspec.DecodeError, RecursionError) as problem:
         raise ConfigureError(
             "there are no compile commands to read",
             where=str(path),
@@ -114,8 +116,8 @@ def _is_program(build_dir: Path, entry: Entry) -> bool:
     """Return whether an entry's target is linked into a program, as CMake's Makefiles tell."""
     link = build_dir / entry.output.partition(".dir/")[0]
     try:
-        words = link.with_name(f"{link.name}.dir").joinpath("link.txt").read_text(errors="replace")
-    except OSError:
+        words = read_plain(link.with_name(f"{link.name}.dir") / "link.txt").decode(errors="replace")
+    except (OSError, ValueError):  # ValueError: a name that is none
         return False
     return "-shared" not in words and not re.search(r"\bar\b", words)
 
@@ -131,13 +133,13 @@ def summarise(entries: tuple[Entry, ...]) -> Commands:
     return Commands(len(entries), sum(e.is_cuda for e in entries), march, archs)
 
 
-def check(plan: Plan, ninja: Path, build_dir: Path) -> tuple[Entry, ...]:
+def check(plan: Plan, ninja: Path, build_dir: Path, enter: tuple[str, ...] = ()) -> tuple[Entry, ...]:
     """Raise ConfigureError when a compile command contradicts the plan; return the commands.
 
     The wanted -march must be there, and no other may win anywhere; every CUDA source must be
     compiled for the wanted compute capability, its architecture-specific form included.
     """
-    entries = read(ninja, build_dir, plan.targets)
+    entries = read(ninja, build_dir, plan.targets, enter)
     found = summarise(entries)
     wanted = {f.removeprefix("-march=") for f in plan.compilers.flags}
     for entry in entries if wanted else ():
@@ -165,6 +167,6 @@ def check(plan: Plan, ninja: Path, build_dir: Path) -> tuple[Entry, ...]:
 def _contradiction(what: str, entry: Entry) -> ConfigureError:
     return ConfigureError(
         f"{Path(entry.file).name}: {what}",
-        where=shlex.join(shlex.split(entry.command))[:2000],
+        where=" ".join(entry.command.split())[:2000],
         remedy="something in the project overrides the toolchain's flag",
     )

@@ -6,6 +6,7 @@ a missing CUDA a line among hundreds. Here each of them is an error that says wh
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,11 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.catalog.records import Failure
 from sparkbuild.errors import ConfigureError, did_you_mean
-from sparkbuild.files import write_whole
+from sparkbuild.files import read_plain, write_whole
 from sparkbuild.planning import Definition, Plan
 from sparkbuild.toolchain.place import SOURCE
 
+_REPLY = ".cmake/api/v1/reply"
 _UNUSED = re.compile(r"Manually-specified variables were not used by the project:\n((?:\s*\n|[ \t]+\S+\n)+)")
 _DEPRECATED = re.compile(r"\b([A-Z][A-Z0-9_]{3,})\b[^\n]{0,40}\bis deprecated\b[^\n]*")
 _TRUE, _FALSE = {"ON", "YES", "TRUE", "Y", "1"}, {"OFF", "NO", "FALSE", "N", "0", "", "IGNORE", "NOTFOUND"}
@@ -60,12 +62,16 @@ def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str,
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """A finished configure step, not judged yet: where, the command, what CMake said, its exit code."""
+    """A finished configure step, not judged yet: where, the command, what CMake said, its exit code.
+
+    ``enter`` are the words that stand before a command that looks at what it left.
+    """
 
     build_dir: Path
     argv: tuple[str, ...]
     output: str
     code: int
+    enter: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -100,39 +106,64 @@ def run(argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str], enter: t
 
     build_dir.mkdir(parents=True, exist_ok=True)
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
-    shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
+    shutil.rmtree(build_dir / _REPLY, ignore_errors=True)
     stateless_query(build_dir)
     with process.stream((*enter, *argv), env=env, cwd=build_dir) as running:
         output = "\n".join(running) + "\n"
-    ran = Ran(build_dir, argv, output, running.returncode or 0)
+    ran = Ran(build_dir, argv, output, running.returncode or 0, enter)
     write_whole(ran.log, output.encode())
     return ran
 
 
 def read(build_dir: Path, argv: tuple[str, ...] = (), output: str = "") -> Configured:
-    """Read a configured folder through CMake's file API."""
+    """Read a configured folder through CMake's file API.
+
+    The project's own code can have written that reply. Raises ConfigureError for one that is not whole.
+    """
     from scikit_build_core.file_api.reply import load_reply_dir  # noqa: PLC0415 - see find_tools
 
     try:
-        reply = load_reply_dir(build_dir / ".cmake/api/v1/reply").reply
-    except (OSError, IndexError, ExceptionGroup) as problem:
+        _check_reply(build_dir)
+        reply = load_reply_dir(build_dir / _REPLY).reply
+        if reply.cache_v2 is None or reply.codemodel_v2 is None:
+            raise ConfigureError(
+                "CMake's file API reply lacks its cache or its targets", where=str(build_dir)
+            )
+        cache = {
+            e.name: CacheEntry(
+                e.name, e.type, e.value, next((p.value for p in e.properties if p.name == "HELPSTRING"), "")
+            )
+            for e in reply.cache_v2.entries
+        }
+        targets = {
+            t.name: Target(t.name, t.type, tuple(str(a.path) for a in t.artifacts))
+            for t in reply.codemodel_v2.configurations[0].targets
+        }
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, ExceptionGroup) as problem:
         raise ConfigureError(
             "CMake left no readable file API reply", where=str(build_dir), remedy="run it again"
         ) from problem
-    if reply.cache_v2 is None or reply.codemodel_v2 is None:
-        raise ConfigureError("CMake's file API reply lacks its cache or its targets", where=str(build_dir))
-    cache = {
-        e.name: CacheEntry(
-            e.name, e.type, e.value, next((p.value for p in e.properties if p.name == "HELPSTRING"), "")
-        )
-        for e in reply.cache_v2.entries
-    }
-    targets = {
-        t.name: Target(t.name, t.type, tuple(str(a.path) for a in t.artifacts))
-        for t in reply.codemodel_v2.configurations[0].targets
-    }
     deprecated = tuple(dict.fromkeys(m[0].strip() for m in _DEPRECATED.finditer(output)))
     return Configured(build_dir, argv, cache, targets, deprecated)
+
+
+def _check_reply(build_dir: Path) -> None:
+    """Raise OSError or ValueError for a reply that is not made of plain files of its own folder.
+
+    CMake's index and its code model name the other files, each by "jsonFile".
+    """
+    folder = build_dir / _REPLY
+    if folder.resolve() != build_dir.resolve() / _REPLY:
+        raise ValueError("a link leads to it")
+    for path in folder.iterdir():
+        json.loads(read_plain(path), object_pairs_hook=_beside)
+
+
+def _beside(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    for name, value in pairs:
+        if name == "jsonFile" and "/" in str(value):
+            raise ValueError(f"it names a file elsewhere: {value}")
+    return dict(pairs)
 
 
 def unused(output: str) -> tuple[str, ...]:

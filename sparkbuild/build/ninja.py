@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from sparkbuild import process
 from sparkbuild.catalog.records import Steps
 from sparkbuild.errors import CompileError, ExhaustedError, MissingError, SparkbuildError
+from sparkbuild.files import DISK_FAULTS, inside, plain, read_plain
 from sparkbuild.progress import Progress
 
 _STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)$")
+_LOGGED = re.compile(r"([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,19})\t([^\t]*)\t[^\t]*")
+_LAST = 20  # lines of a log that are shown
 _OUTPUT_LIMIT = 200  # lines of a failing command that are shown
 
 # What a failed command's output gives away, and what mends it.
@@ -54,6 +59,8 @@ _CAUSES = (
 )
 
 
+_READ = 1 << 20  # characters of ninja's log that are looked at after a step
+_PATIENCE = 120.0  # seconds for a dry run
 _SLACK = 1.0  # seconds; a file system may keep coarser times than the log
 
 
@@ -129,11 +136,13 @@ def _log(build_dir: Path) -> Iterator[tuple[int, int, int, str]]:
 
     That is .ninja_log, version 5 to 7: start, end, time stamp, output, hash.
     """
-    log = build_dir / ".ninja_log"
-    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
-        fields = line.split("\t")
-        if len(fields) == 5 and all(f.isdigit() for f in fields[:3]):  # noqa: PLR2004 - see docstring
-            yield int(fields[0]), int(fields[1]), int(fields[2]), fields[3]
+    try:
+        text = read_plain(build_dir / ".ninja_log").decode(errors="replace")
+    except OSError:
+        return
+    for line in text.split("\n"):
+        if found := _LOGGED.fullmatch(line):
+            yield int(found[1]), int(found[2]), int(found[3]), found[4]
 
 
 def replaced(build_dir: Path) -> tuple[str, ...]:
@@ -146,7 +155,7 @@ def replaced(build_dir: Path) -> tuple[str, ...]:
     for output, (began, took) in steps.items():
         path = build_dir / output
         linked = ".so" in path.name or not path.suffix
-        if not linked or not began or path.is_symlink() or not _is_elf(path):
+        if not linked or not began or not inside(build_dir, output) or not _is_elf(path):
             continue
         if not began - _SLACK <= path.stat().st_mtime <= began + took + _SLACK:
             changed.append(output)
@@ -155,8 +164,7 @@ def replaced(build_dir: Path) -> tuple[str, ...]:
 
 def _is_elf(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(4) == b"\x7fELF"
+        return read_plain(path, 4) == b"\x7fELF"
     except OSError:
         return False
 
@@ -182,7 +190,7 @@ class _Meter:
 
     def __init__(self, log: Path, todo: list[str], costs: _Costs, jobs: int, progress: Progress) -> None:
         self._log = log
-        self._read = log.stat().st_size if log.exists() else 0
+        self._read = log.lstat().st_size if log.exists() else 0
         self._worst = (0.0, "")
         self._costs = costs
         self._left = sum(costs.of(o) for o in todo)
@@ -205,15 +213,15 @@ class _Meter:
     def _slowest(self) -> str:
         """Return the slowest step so far, from what ninja has appended to its log since last time."""
         try:
-            with self._log.open(errors="replace") as log:
+            with open(self._log, errors="replace", opener=plain) as log:
                 log.seek(self._read)
-                new = log.read()
+                new = log.read(_READ)
                 self._read = log.tell()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: its place in a file that is another by now
             return ""
         for line in new.splitlines():
             start, end, _, output, *_ = [*line.split("\t"), "", "", "", ""]
-            if start.isdigit() and end.isdigit():
+            if _LOGGED.fullmatch(line):
                 self._worst = max(self._worst, ((int(end) - int(start)) / 1000, Path(output).name))
         seconds, name = self._worst
         return f" (slowest: {name.removesuffix('.o')} {seconds:.0f} s)" if seconds > 1 else ""
@@ -221,12 +229,16 @@ class _Meter:
 
 def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
     """Return the outputs that ninja would make, from a dry run."""
-    done = process.run(
-        [*argv, "-n"],
-        env={**env, "NINJA_STATUS": "[%f/%t] "},
-        check=False,
-        timeout=120,
-    )
+    try:
+        done = process.run(
+            [*argv, "-n"], env={**env, "NINJA_STATUS": "[%f/%t] "}, check=False, timeout=_PATIENCE
+        )
+    except process.NoAnswerError as problem:
+        raise CompileError(
+            f"ninja does not say what there is to do: {problem.why}",
+            where=argv[-1],
+            remedy="a pipe or the like may be among its files: --rebuild begins anew",
+        ) from problem
     found = (_STEP.match(line) for line in done.output.splitlines())
     return [m[3].rpartition(" ")[2] for m in found if m]
 
@@ -235,13 +247,15 @@ def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, st
     args = [*argv, "-j", str(jobs)]
     log = build_dir / "build.log"
     failing: list[list[str]] = []
+    last: deque[str] = deque(maxlen=_LAST)
     try:
         with (
-            log.open("a", buffering=1, encoding="utf-8") as out,
+            _opened(log) as out,
             process.stream(args, env={**env, "NINJA_STATUS": "[%f/%t] "}, cwd=build_dir) as running,
         ):
             for line in running:
                 out.write(line + "\n")
+                last.append(line)
                 if match := _STEP.match(line):
                     meter.step(int(match[1]), int(match[2]), match[3])
                 if line.startswith("FAILED: "):
@@ -253,12 +267,25 @@ def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, st
     except process.ProcessError as problem:
         raise MissingError(f"ninja did not start: {problem}", remedy="install sparkbuild again") from problem
     if running.returncode:
-        raise _explain([f for f in failing if f], running.returncode, log)
+        raise _explain([f for f in failing if f], running.returncode, log, "\n".join(last))
 
 
-def _explain(failing: list[list[str]], code: int, log: Path) -> SparkbuildError:
+def _opened(log: Path) -> TextIO:
+    """Open build.log to add to it. Raises CompileError where the source's code put something else there."""
+    try:
+        return open(log, "a", buffering=1, encoding="utf-8", opener=plain)
+    except OSError as problem:
+        if problem.errno in DISK_FAULTS:
+            raise
+        raise CompileError(
+            f"the build's own log can not be written: {problem.strerror}",
+            where=str(log),
+            remedy="what the source runs put something else in its place",
+        ) from problem
+
+
+def _explain(failing: list[list[str]], code: int, log: Path, tail: str) -> SparkbuildError:
     if not failing:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         return CompileError(
             f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
         )

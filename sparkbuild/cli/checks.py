@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     help="Exit with 1 unless it is there: a feature, sm_121a, model:NAME, option:--NAME, kv:q4_0/q8_0@128.",
 )
 @click.option("--run", is_flag=True, help="Also run them, and compare: only for binaries you trust.")
+@click.option("--sandbox", is_flag=True, help="Run them in a sandbox that shows PATH and nothing of yours.")
 @catalog_option
 @json_option
 def probe(
     paths: tuple[Path, ...],
     everything: bool,
     run: bool,
+    sandbox: bool,
     required: tuple[str, ...],
     catalogs: tuple[Path, ...],
     as_json: bool,
@@ -44,10 +46,13 @@ def probe(
     from sparkbuild.inspection import probe as probing  # noqa: PLC0415
     from sparkbuild.inspection.live import How  # noqa: PLC0415
     from sparkbuild.toolchain import runners  # noqa: PLC0415
+    from sparkbuild.toolchain import sandbox as seal  # noqa: PLC0415
 
     folders = Folders.default()
     catalog = Catalog.default(folders, catalogs)
-    how = How(*runners(folders)) if run else None
+    if sandbox:
+        seal.check()
+    how = How(*runners(folders), view=() if sandbox else None) if run or sandbox else None
     with progress() as shown:
         probes = [probing.probe(path, catalog, shown, how) for path in paths]
     checked = [(p, probing.require(p.verdicts, p.files, w)) for p in probes for w in required]

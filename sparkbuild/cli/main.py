@@ -118,6 +118,7 @@ cli.add_command(gc)
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
 @jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
+@click.option("--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md.")
 @build_options
 def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
     """Build engines and store each as an artifact with a manifest."""

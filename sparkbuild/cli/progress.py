@@ -1,4 +1,7 @@
-"""How far long work is, on stderr: a live bar on a terminal, a line now and then elsewhere."""
+"""How far long work is, on stderr: a live bar on a terminal, a line now and then elsewhere.
+
+The words may be a source's own, such as the name of a file, so nothing in them steers the terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 import click
 
+from sparkbuild.inspection.runtime import printable
+
 
 class _Lines:
     """Progress for a log: a line a stage, and a line now and then while it lasts."""
@@ -20,17 +25,17 @@ class _Lines:
         self._told = time.monotonic()
 
     def stage(self, text: str) -> None:
-        click.echo(f"» {text}", err=True)
+        click.echo(f"» {printable(text)}", err=True)
 
     def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
         if time.monotonic() - self._told < self._EVERY:
             return
         self._told = time.monotonic()
         share = f"{100 * done / total:3.0f} %" if total else ""
-        click.echo(f"  {share} {text[-90:]}{_left(left)}", err=True)
+        click.echo(f"  {share} {printable(text[-90:])}{_left(left)}", err=True)
 
     def note(self, text: str) -> None:
-        click.secho(f"! {text}", fg="yellow", err=True)
+        click.secho(f"! {printable(text)}", fg="yellow", err=True)
 
 
 class _Bar:
@@ -42,15 +47,16 @@ class _Bar:
 
     def stage(self, text: str) -> None:
         self._drop()
-        self._bar.console.print(f"» {text}", highlight=False, markup=False)
+        self._bar.console.print(f"» {printable(text)}", highlight=False, markup=False)
 
     def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
-        self._bar.update(self._task, completed=done, total=total, description=text[-60:] + _left(left))
+        said = printable(text[-60:]) + _left(left)
+        self._bar.update(self._task, completed=done, total=total, description=said)
 
     def note(self, text: str) -> None:
-        self._bar.console.print(f"! {text}", style="yellow", highlight=False, markup=False)
+        self._bar.console.print(f"! {printable(text)}", style="yellow", highlight=False, markup=False)
 
     def _drop(self) -> None:
         if self._task is not None:
@@ -82,6 +88,7 @@ def progress() -> Iterator[Any]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    words = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), words)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Bar(bar)

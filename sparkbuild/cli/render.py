@@ -42,9 +42,9 @@ def error(problem: SparkbuildError, *, as_json: bool) -> None:
         return
     from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
 
+    # A manifest's, a file's or a source's own words may be in all of these.
     if problem.output:
-        click.echo(problem.output.rstrip() + "\n", err=True)
-    # A manifest's or a file's own words may be in these.
+        click.echo(printable(problem.output.rstrip(), "\n\t") + "\n", err=True)
     what, where, remedy = (printable(t, "\n") for t in (problem.what, problem.where, problem.remedy))
     click.secho(f"sparkbuild: {what}", fg="red", bold=True, err=True)
     if where:

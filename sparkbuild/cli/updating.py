@@ -24,6 +24,7 @@ from sparkbuild.errors import FindingError
     help="Try only this one, and say so; can be repeated. Default: all of the recipe.",
 )
 @click.option("--dry-run", is_flag=True, help="Show all of it and write nothing.")
+@click.option("--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md.")
 @click.option("--offline", is_flag=True, help="Use only what is here; say what is missing.")
 @catalog_option
 @json_option
@@ -34,6 +35,7 @@ def update(
     arch: str,
     backends: tuple[Backend, ...],
     dry_run: bool,
+    sandbox: bool,
     offline: bool,
     catalogs: tuple[Path, ...],
     as_json: bool,
@@ -46,7 +48,7 @@ def update(
     from sparkbuild.cli import render_update  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
 
-    asked = updating.Asked(engine, arch, ref, source, backends, offline, dry_run)
+    asked = updating.Asked(engine, arch, ref, source, backends, offline, dry_run, sandbox)
     with progress() as shown:
         found = updating.update(asked, session_of(catalogs, shown))
     render_update.update(found, as_json=as_json)

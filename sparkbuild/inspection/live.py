@@ -12,7 +12,7 @@ from sparkbuild.inspection.facts import FileFacts
 from sparkbuild.inspection.features import State, Verdicts
 from sparkbuild.inspection.help import Help, parse_help
 from sparkbuild.inspection.report import SystemReport, ask_models, ask_system
-from sparkbuild.inspection.runtime import Answer, ask
+from sparkbuild.inspection.runtime import Answer, View, ask
 
 _LIST_DEVICES = "--list-devices"
 _HELP_LIMIT = 400_000  # characters
@@ -22,12 +22,14 @@ class How(msgspec.Struct, frozen=True):
     """What is needed to run a stranger's binary.
 
     ``compilers`` are the commands that compile C for each machine; ``libraries`` folders with what
-    is not beside the binary, such as CUDA's run time. Without ``tools`` only the library is asked.
+    is not beside the binary, such as CUDA's run time. Without ``tools`` only the library is asked. With a
+    ``view`` it runs in a sandbox, where it sees that and what is probed, and of a person's nothing else.
     """
 
     compilers: Mapping[str, Sequence[str | Path]]
     libraries: tuple[Path, ...] = ()
     tools: bool = True
+    view: View = None
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -71,12 +73,13 @@ def listen(
         return Said(system, known_models)
     machine = next(f.elf.machine for f in facts if f.name == tool)
     path = files[tool]
-    known = parse_help(ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT).output)
+    said = ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT, view=how.view)
+    known = parse_help(said.output)
     return Said(
         system=system,
         models=known_models,
         tool=tool,
-        version=ask(path, ("--version",), machine, how.libraries),
+        version=ask(path, ("--version",), machine, how.libraries, view=how.view),
         devices=_devices(path, machine, known, how),
         options=known.options,
         cache_types=_values(known, rules.asked.cache_types),
@@ -87,7 +90,7 @@ def listen(
 def _devices(path: Path, machine: str, known: Help, how: How) -> Answer:
     if _LIST_DEVICES not in known.options:
         return Answer("not run", f"it has no {_LIST_DEVICES}")
-    return ask(path, (_LIST_DEVICES,), machine, how.libraries)
+    return ask(path, (_LIST_DEVICES,), machine, how.libraries, view=how.view)
 
 
 def _library(
@@ -103,10 +106,10 @@ def _library(
         return SystemReport("not run", f"no shared library here has {rules.asked.library}"), {}
     path, machine = files[libraries[0].name], libraries[0].elf.machine
     compiler = how.compilers.get(machine)
-    system = ask_system(path, machine, compiler, work, how.libraries)
+    system = ask_system(path, machine, compiler, work, how.libraries, view=how.view)
     if system.reason:
         return system, {}
-    return system, ask_models(path, models, machine, compiler, work, how.libraries)
+    return system, ask_models(path, models, machine, compiler, work, how.libraries, view=how.view)
 
 
 def _values(known: Help, options: Sequence[str]) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ def probe(path: Path, catalog: Catalog, progress: Progress, how: How | None = No
             return Probe(path, tuple(facts), verdicts, unread)
         progress.stage(f"run what can be run of {shown(str(path))}")
         names = [m.name for m in verdicts.models]
+        if how.view is not None:
+            how = msgspec.structs.replace(how, view=(*how.view, path.absolute(), Path(work)))
         said = listen(files, facts, rules, names, how, Path(work))
     against = contradictions(verdicts, rules, said)
     return Probe(path, tuple(facts), with_models(verdicts, said.models), unread, said, against)

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.inspection.runtime import Run, printable, run_alone
+from sparkbuild.inspection.runtime import Run, View, printable, run_alone
 
 _RECORD = 4  # a record's words: its kind and three fields
 _HELPER = Path(__file__).with_suffix(".c")
@@ -63,13 +63,15 @@ def ask_system(
     libraries: Iterable[Path] = (),
     *,
     timeout: float = 60.0,
+    view: View = None,
 ) -> SystemReport:
     """Load ``libllama`` and the backends beside it, and return what they say.
 
     ``compiler`` is the command that compiles C for ``machine``, ``work`` a folder to compile in;
-    ``libraries`` are folders with what is not beside the library; ``timeout`` is in seconds.
+    ``libraries`` are folders with what is not beside the library; ``timeout`` is in seconds; with a
+    ``view`` it runs in a sandbox, as in runtime.run_alone.
     """
-    done = _helped(libllama, (), machine, compiler, work, libraries, timeout)
+    done = _helped(libllama, (), machine, compiler, work, libraries, timeout, view)
     return _report(done) if isinstance(done, Run) else SystemReport("not run", done)
 
 
@@ -82,13 +84,14 @@ def ask_models(
     libraries: Iterable[Path] = (),
     *,
     timeout: float = 120.0,
+    view: View = None,
 ) -> dict[str, bool]:
     """Return of each model architecture whether the engine knows it; those that can not be told are left out.
 
     Each is tried with a model file that holds nothing but its name; the other arguments are as in
     ask_system.
     """
-    done = _helped(libllama, names, machine, compiler, work, libraries, timeout)
+    done = _helped(libllama, names, machine, compiler, work, libraries, timeout, view)
     records = (line.split(" ") for line in (done.output if isinstance(done, Run) else "").split("\n"))
     told = {unquote(r[1]): r[2] for r in records if len(r) == _RECORD and r[0] == "model"}
     return {name: answer == "yes" for name, answer in told.items() if answer}
@@ -102,6 +105,7 @@ def _helped(
     work: Path,
     libraries: Iterable[Path],
     timeout: float,
+    view: View,
 ) -> Run | str:
     """Compile the helper and run it; return why not where it can not be compiled."""
     if not compiler:
@@ -116,7 +120,8 @@ def _helped(
             why = next((line for line in problem.done.errors.splitlines() if "error" in line), "")
             return printable(f"the helper does not compile: {problem} {why}".strip())
         words = (str(library), str(library.parent), *names)
-        return run_alone(helper, words, machine, libraries, timeout=timeout)
+        seen = None if view is None else (*view, helper)
+        return run_alone(helper, words, machine, libraries, timeout=timeout, view=seen)
 
 
 def parse_system_info(line: str) -> dict[str, dict[str, str]]:

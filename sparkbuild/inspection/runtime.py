@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild import process
+from sparkbuild.toolchain import sandbox
 
 _TIMEOUT = 120.0
 _LIMIT = 4000  # characters of an answer
@@ -21,6 +22,10 @@ _NOT_LOADED = re.compile(
     r"^.*(?:error while loading shared libraries: |version `\S+' not found |: Could not open ').*$",
     re.MULTILINE,
 )
+
+
+View = tuple[Path, ...] | None
+"""The files and folders that a program sees in a sandbox; None is for no sandbox."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -55,10 +60,16 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def ask_version(
-    tool: Path, machine: str, pattern: str, libraries: Iterable[Path] = (), *, timeout: float = _TIMEOUT
+    tool: Path,
+    machine: str,
+    pattern: str,
+    libraries: Iterable[Path] = (),
+    *,
+    timeout: float = _TIMEOUT,
+    view: View = None,
 ) -> VersionReport:
     """Run ``tool --version`` and read the build number and commit out of it; the rest is as in ask."""
-    answer = ask(tool, ("--version",), machine, libraries, timeout=timeout)
+    answer = ask(tool, ("--version",), machine, libraries, timeout=timeout, view=view)
     ran, reason, said = answer.ran, answer.reason, answer.output
     if reason:
         return VersionReport(ran, reason, said)
@@ -76,13 +87,14 @@ def ask(
     *,
     timeout: float = _TIMEOUT,
     limit: int = _LIMIT,
+    view: View = None,
 ) -> Answer:
     """Run ``tool`` with ``words`` and return the first ``limit`` characters of what it said.
 
     ``libraries`` are folders with what is not beside the tool, such as CUDA's run time; ``timeout``
-    is in seconds.
+    is in seconds. The rest is as in run_alone.
     """
-    done = run_alone(tool, words, machine, libraries, timeout=timeout)
+    done = run_alone(tool, words, machine, libraries, timeout=timeout, view=view)
     return Answer(done.ran, done.reason, printable((done.output + done.errors).strip()[:limit], "\n\t"))
 
 
@@ -94,17 +106,21 @@ def run_alone(
     *,
     timeout: float,
     environment: Mapping[str, str] | None = None,
+    view: View = None,
 ) -> Run:
     """Run a program in an empty home of its own and leave nothing of it behind.
 
+    With a ``view`` it is in a sandbox, which shows that, ``libraries`` and nothing else of a person's.
     Its memory is not limited: a CUDA driver reserves more addresses than any machine has memory.
     """
     launcher = launch(machine)
     if isinstance(launcher, str):
         return Run("not run", launcher)
-    with _alone(launcher, (tool.absolute(), *words), libraries, environment or {}) as (argv, env, home):
+    folders = tuple(libraries)
+    with _alone(launcher, (tool.absolute(), *words), folders, environment or {}) as (argv, env, home):
+        entered = () if view is None else sandbox.enter(sandbox.View((*folders, *view), (home,)))
         try:
-            done = process.run(argv, env=env, cwd=home, timeout=timeout, check=False)
+            done = process.run([*entered, *argv], env=env, cwd=home, timeout=timeout, check=False)
         except process.NoAnswerError as problem:
             return Run("failed", problem.why, problem.done.output, problem.done.errors)
         except process.ProcessError as problem:

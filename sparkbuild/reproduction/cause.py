@@ -11,7 +11,7 @@ from typing import Literal
 
 from sparkbuild import process
 from sparkbuild.build import ninja
-from sparkbuild.files import sha256_file
+from sparkbuild.files import inside, sha256_file
 from sparkbuild.inspection.runtime import printable
 from sparkbuild.reproduction.kinds import kinds
 from sparkbuild.reproduction.records import Cause, Kind
@@ -80,9 +80,10 @@ def first_difference(before: Path, after: Path) -> str | None:
     """
     for output in ninja.timeline(after).steps:
         pair = before / output, after / output
-        if Path(output).is_absolute() or output.endswith(_NOT_BUILT):
+        if output.endswith(_NOT_BUILT) or any(p.is_symlink() for p in pair):
             continue
-        if all(p.is_file() and not p.is_symlink() for p in pair) and not filecmp.cmp(*pair, shallow=False):
+        found = inside(before, output), inside(after, output)
+        if found[0] and found[1] and not filecmp.cmp(found[0], found[1], shallow=False):
             return output
     return None
 

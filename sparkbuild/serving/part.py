@@ -12,6 +12,7 @@ from sparkbuild.artifact.manifest import File
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Recipe, Toolchain
 from sparkbuild.inspection.features import Verdicts
+from sparkbuild.inspection.runtime import View
 from sparkbuild.serving.switches import commands, profile_of, tools
 
 
@@ -23,14 +24,16 @@ def run_part(
     recipe: Recipe,
     toolchain: Toolchain,
     catalog: Catalog,
+    view: View = None,
 ) -> handover.Run:
     """Return how the artifact whose files are in ``folder`` is run; its tools are asked for their --help.
 
-    ``libraries`` are folders of what is not beside them, such as CUDA's run time.
+    ``libraries`` are folders of what is not beside them, such as CUDA's run time; with a ``view`` they run
+    in a sandbox.
     """
     rules = catalog.switches().record
     processor = files[0].machine
-    found = tools(folder, recipe, processor, libraries, rules)
+    found = tools(folder, recipe, processor, libraries, rules, view)
     profiles = tuple(profile_of(shelf.record) for shelf in catalog.profiles().values())
     wheels = catalog.cuda_wheels(toolchain.cuda.wheels).record
     same = verdicts.cuda_major is not None and Version(wheels.version).major == verdicts.cuda_major

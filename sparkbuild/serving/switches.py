@@ -12,7 +12,7 @@ from sparkbuild.catalog.records import Recipe
 from sparkbuild.catalog.switches import ProfileFile, Switches
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.help import Help, parse_help
-from sparkbuild.inspection.runtime import ask
+from sparkbuild.inspection.runtime import View, ask
 
 _HELP_LIMIT = 400_000  # characters
 _OFF = ("0", "off")
@@ -20,7 +20,12 @@ _WHOLE = ("f32", "f16", "bf16")  # cache types of V that these engines take with
 
 
 def tools(
-    folder: Path, recipe: Recipe, machine: str, libraries: Sequence[Path], rules: Switches
+    folder: Path,
+    recipe: Recipe,
+    machine: str,
+    libraries: Sequence[Path],
+    rules: Switches,
+    view: View = None,
 ) -> tuple[handover.Tool, ...]:
     """Return the tools in ``folder`` that have a role, each with the switches that its --help proves.
 
@@ -28,7 +33,7 @@ def tools(
     the role that the recipe says it shares its options with.
     """
     roles = {role: target for role, target in recipe.roles.items() if (folder / target).is_file()}
-    helps = {role: _help(folder / target, machine, libraries) for role, target in roles.items()}
+    helps = {role: _help(folder / target, machine, libraries, view) for role, target in roles.items()}
     found = []
     for role, target in roles.items():
         source = role if helps[role][0].options else recipe.options_of.get(role, role)
@@ -39,9 +44,9 @@ def tools(
     return tuple(found)
 
 
-def _help(tool: Path, machine: str, libraries: Sequence[Path]) -> tuple[Help, str]:
+def _help(tool: Path, machine: str, libraries: Sequence[Path], view: View) -> tuple[Help, str]:
     """Return a tool's help and where it is from; some tools end with an error after it."""
-    answer = ask(tool, ("--help",), machine, libraries, limit=_HELP_LIMIT)
+    answer = ask(tool, ("--help",), machine, libraries, limit=_HELP_LIMIT, view=view)
     known = parse_help(answer.output)
     if known.options:
         return known, "--help"

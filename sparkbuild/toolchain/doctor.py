@@ -12,6 +12,7 @@ from sparkbuild.catalog.records import CudaWheels, Toolchain
 from sparkbuild.errors import SparkbuildError
 from sparkbuild.files import Folders
 from sparkbuild.progress import Silent
+from sparkbuild.toolchain import sandbox
 from sparkbuild.toolchain.compilers import Compilers, find_compilers, is_cross, target_processor
 from sparkbuild.toolchain.cuda import find_cuda
 from sparkbuild.toolchain.fault import try_compiler
@@ -46,6 +47,7 @@ def _checks(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> Itera
         yield Check("compilers", "missing", f"{problem.what} ({problem.where})", problem.remedy, needed=True)
     yield _native_detection(toolchain, compilers)
     yield _place()
+    yield _sandbox()
     yield _cuda(toolchain, wheels, compilers, folders)
     if is_cross(toolchain):
         emulator = f"qemu-{target_processor(toolchain)}"
@@ -65,6 +67,13 @@ def _place() -> Check:
         return Check("namespaces", "ok", f"bubblewrap shows each build its source at {SOURCE}")
     detail = f"{reason}: the source is copied to {SOURCE}, where builds take turns"
     return Check("namespaces", "missing", detail, "apt-get install bubblewrap, and allow it user namespaces")
+
+
+def _sandbox() -> Check:
+    """Tell whether what is not trusted can be built here."""
+    if reason := sandbox.why_not():
+        return Check("sandbox", "missing", f"{reason}: build --sandbox is refused", sandbox.REMEDY)
+    return Check("sandbox", "ok", "build --sandbox gives a source's own code its tools and its build folder")
 
 
 def _native_detection(toolchain: Toolchain, compilers: Compilers | None) -> Check:

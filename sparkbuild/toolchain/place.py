@@ -19,24 +19,26 @@ from typing import Literal
 
 import msgspec
 
-from sparkbuild import process
 from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.progress import Progress
+from sparkbuild.toolchain import sandbox
 
 SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
 ROOM = SOURCE.parent
-Way = Literal["namespace", "copy"]
+Way = Literal["namespace", "copy", "sandbox"]
 
 
 class Isolation(msgspec.Struct, frozen=True):
     """What a build sees of the machine: its network, which user it is, the host's name.
 
-    ``None`` and empty mean as it is. All of it needs namespaces.
+    ``None`` and empty mean as it is. All of it needs namespaces. With a ``view`` the build is in a sandbox,
+    where it sees that and nothing else, and has no network.
     """
 
     network: bool = True
     user: int | None = None
     host: str = ""
+    view: sandbox.View | None = None
 
 
 _AS_IT_IS = Isolation()
@@ -52,22 +54,23 @@ class Place(msgspec.Struct, frozen=True):
 @functools.cache
 def why_no_namespace(isolation: Isolation = _AS_IT_IS) -> str:
     """Return why the tree can not be shown in a namespace here, or not so isolated; empty when it can."""
-    try:
-        process.run([*_bubblewrap(Path("/"), isolation), "true"])
-    except process.ProcessError as problem:
-        said = problem.done.errors.strip().splitlines()
-        return said[-1] if said else f"bubblewrap (bwrap): {problem.why}"
-    return ""
+    return sandbox.tried(_bubblewrap(Path("/"), isolation))
 
 
 @contextlib.contextmanager
 def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Place]:
     """Hold a tree at SOURCE for the block.
 
-    Raises MissingError when there is neither a namespace nor a folder of that name to be had, StoreError
-    when the copy fails.
+    Raises MissingError when there is neither a namespace nor a folder of that name to be had, or no
+    sandbox and that was asked for; StoreError when the copy fails.
     """
     _check_path()
+    if isolation.view is not None:
+        sandbox.check()
+        named = ("--hostname", isolation.host) if isolation.host else ()
+        shown = (*named, "--ro-bind", str(tree), str(SOURCE))
+        yield Place("sandbox", sandbox.enter(isolation.view, user=isolation.user, more=shown))
+        return
     if not why_no_namespace():
         yield Place("namespace", _bubblewrap(tree, isolation))
         return

@@ -16,6 +16,7 @@ from sparkbuild.source.checkout import scratch_folder
 from sparkbuild.source.history import Step, step
 from sparkbuild.source.patches import Fitting
 from sparkbuild.source.records import Origin
+from sparkbuild.toolchain import sandbox
 from sparkbuild.updating import compare, pin
 from sparkbuild.updating.records import Changes, IntentChange, Problem, Tried, Update
 from sparkbuild.updating.trial import Trial, try_plan
@@ -31,6 +32,7 @@ class Asked(msgspec.Struct, frozen=True):
     backends: tuple[Backend, ...] = ()
     offline: bool = False
     dry_run: bool = False
+    sandbox: bool = False
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -54,6 +56,8 @@ def update(asked: Asked, session: Session) -> Update:
     """
     with disk_faults(session.folders.cache):
         shelf = session.catalog.recipe(asked.engine)
+        if asked.sandbox:
+            sandbox.check()
         _check_backends(asked, shelf)
         way = step(
             shelf,
@@ -201,7 +205,7 @@ def _trials(
 
     def trial(side: Side) -> Trial:
         made = plan_of(side.recipe, side.source, tools, request, session)
-        return try_plan(made, side.recipe.record, session)
+        return try_plan(made, side.recipe.record, session, sandbox=asked.sandbox)
 
     return trial(sides[0]), trial(sides[1])
 

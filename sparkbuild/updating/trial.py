@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,14 +35,15 @@ class Trial(msgspec.Struct, frozen=True):
     required: frozenset[str] = frozenset()
 
 
-def try_plan(made: Plan, recipe: Recipe, session: Session) -> Trial:
+def try_plan(made: Plan, recipe: Recipe, session: Session, *, sandbox: bool = False) -> Trial:
     """Configure a plan in a folder of its own and judge it; the folder stays when something is wrong."""
     where = session.folders.cache / "update" / f"{made.engine}-{made.backend}-{made.key[:12]}"
     with locked(where.with_name(f"{where.name}.lock")):
-        ran = building.configure_only(made, where, session.progress)
+        building.clear(where)  # what an earlier run left is the source's own word, too
+        ran = building.configure_only(made, where, session.progress, sandbox=sandbox)
         found = _judged(made, recipe, ran, session)
         if not (found.problems or found.lost):
-            shutil.rmtree(where, ignore_errors=True)
+            building.clear(where)
     return found
 
 
@@ -64,7 +64,7 @@ def _judged(made: Plan, recipe: Recipe, ran: Ran, session: Session) -> Trial:
         for p in _caught(configure.check_definitions, (d,), configured, unread, ran.log)
     }
     gone = [p for t in made.targets for p in _caught(configure.check_targets, (t,), configured, ran.log)]
-    lost, more = _flags(made, recipe, configured, session)
+    lost, more = _flags(made, recipe, configured, ran.enter, session)
     lost = {j.flag: j for name, j in lost.items() if name not in dead}
     return Trial(
         targets=frozenset(configured.targets),
@@ -77,7 +77,7 @@ def _judged(made: Plan, recipe: Recipe, ran: Ran, session: Session) -> Trial:
 
 
 def _flags(
-    made: Plan, recipe: Recipe, configured: Configured, session: Session
+    made: Plan, recipe: Recipe, configured: Configured, enter: tuple[str, ...], session: Session
 ) -> tuple[dict[str, Journey], list[Problem]]:
     """Return the flags that are lost by the end of the compile commands, and what else these contradict."""
     ninja, where = building.find_tools().ninja, configured.build_dir
@@ -92,13 +92,13 @@ def _flags(
         options=source.options,
         reads=source.reads.__contains__,
         cache=configured.cache,
-        commands=commands.read(ninja, where, present.targets),
+        commands=commands.read(ninja, where, present.targets, enter),
         compilers=made.compilers,
     )
     lost = {j.flag: j for j in follow(seen) if j.verdict == "lost"}
     if any(j.lost_at == "commands" for j in lost.values()):
         return lost, []  # the check below would say the same again
-    return lost, _caught(commands.check, present, ninja, where)
+    return lost, _caught(commands.check, present, ninja, where, enter)
 
 
 def _flag_problem(journey: Journey, where: Path) -> Problem:

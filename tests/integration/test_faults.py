@@ -196,7 +196,7 @@ def test_compile_error_in_a_persons_words(toy: Toy, box: Box) -> None:
 def test_a_compiler_that_exits_0_and_writes_nothing(built: Built, box: Box, tmp_path: Path) -> None:
     env = Wrapped(tmp_path / "bin").when("*' -o bin/llama-bench '*", "exit 0")
     error = box.build(built.toy, "--json", env=env).error(6, "compile")
-    assert error["what"] == "llama-bench was not made although ninja reported success"
+    assert error["what"] == "llama-bench was not made in the build folder although ninja reported success"
     assert "exits 0 and writes nothing" in error["remedy"]
     assert error["where"].endswith("bin/llama-bench")
     box.assert_nothing_stored()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_what_was_collected_runs_elsewhere(built: Configured, tmp_path: Path) ->
 
 
 def test_a_target_that_was_not_made_is_an_error(built: Configured, tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="absent was not made although"):
+    with pytest.raises(CompileError, match="absent was not made in the build folder although"):
         collect(built, ["absent"], {}, platform.machine(), tmp_path / "bin")
 
 
@@ -100,3 +102,76 @@ def test_a_compiler_that_writes_nothing_is_found_out(built: Configured, tmp_path
     (built.build_dir / "bin/tool").write_bytes(data)
     with pytest.raises(BinaryError):
         collect(built, ["tool"], {}, platform.machine(), tmp_path / "bin")
+
+
+class TestHostile:
+    """The source's own code wrote all that is in a build folder, CMake's reply to us too."""
+
+    def taken(self, built: Configured, folder: Path, outside: Path) -> None:
+        """Collect, and check that a refusal leaves nothing of what is elsewhere."""
+        with pytest.raises(CompileError):
+            collect(built, ["tool"], {}, platform.machine(), folder / "bin")
+        assert outside.read_bytes() not in [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+
+    @pytest.fixture
+    def outside(self, built: Configured) -> Path:
+        """Return somebody else's program, which would be as good as the build's own."""
+        path = built.build_dir.parent / "outside"
+        shutil.copy(built.build_dir / "bin/tool", path)
+        path.write_bytes(path.read_bytes() + b"private")
+        return path
+
+    @pytest.mark.threat("sandbox", "a target that is a link to a file elsewhere", "exit code 6, not copied")
+    def test_a_link(self, built: Configured, outside: Path, tmp_path: Path) -> None:
+        (built.build_dir / "bin/tool").unlink()
+        (built.build_dir / "bin/tool").symlink_to(outside)
+        self.taken(built, tmp_path / "artifact", outside)
+
+    @pytest.mark.threat("sandbox", "a target below a folder that is a link", "exit code 6, not copied")
+    def test_a_link_on_the_way(self, built: Configured, outside: Path, tmp_path: Path) -> None:
+        (built.build_dir / "away").symlink_to(outside.parent)
+        built.targets["tool"] = Target("tool", "EXECUTABLE", ("away/outside",))
+        self.taken(built, tmp_path / "artifact", outside)
+
+    @pytest.mark.threat("sandbox", "CMake's reply names a file elsewhere", "exit code 6, not copied")
+    @pytest.mark.parametrize("name", ["{outside}", "../outside", "/etc/shadow", ".", "", "x" * 5000, "a\0b"])
+    def test_a_reply(self, name: str, built: Configured, outside: Path, tmp_path: Path) -> None:
+        built.targets["tool"] = Target("tool", "EXECUTABLE", (name.format(outside=outside),))
+        self.taken(built, tmp_path / "artifact", outside)
+
+    @pytest.mark.threat("sandbox", "a library that is a link to one elsewhere", "it is none of the build's")
+    def test_a_library(self, built: Configured, tmp_path: Path) -> None:
+        library = built.build_dir / "bin/libmid.so"
+        library.rename(built.build_dir.parent / "libmid.so")
+        library.symlink_to(built.build_dir.parent / "libmid.so")
+        files = collect(built, ["tool"], {}, platform.machine(), tmp_path / "artifact/bin")
+        assert [f.path for f in files] == ["bin/tool"]
+        assert "libmid.so" in files[0].external
+
+    @pytest.mark.threat(
+        "sandbox", "a target that is a pipe or a folder", "exit code 6, nothing is waited for"
+    )
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_no_plain_file(
+        self, make: Callable[[Path], None], built: Configured, outside: Path, tmp_path: Path
+    ) -> None:
+        for name in ("tool", "libmid.so"):
+            (built.build_dir / "bin" / name).unlink()
+            make(built.build_dir / "bin" / name)
+        self.taken(built, tmp_path / "artifact", outside)
+
+    @pytest.mark.threat(
+        "sandbox", "a library whose soname is a path", "exit code 6, nothing is written there"
+    )
+    @pytest.mark.parametrize("name", ["../../escaped", "{tmp}/escaped", "a\nb", ".hidden", "-x"])
+    def test_a_soname(self, name: str, built: Configured, outside: Path, tmp_path: Path) -> None:
+        """The file is copied under that name."""
+        soname, folder = name.format(tmp=tmp_path), built.build_dir
+        for command in (
+            ["-shared", "-fPIC", "base.c", f"-Wl,-soname={soname}", "-o", "bin/libbad.so"],
+            ["-Dmid=base", "tool.c", "bin/libbad.so", "-o", "bin/tool"],
+        ):
+            subprocess.run(["gcc", _RUNPATH, *command], cwd=folder, check=True)
+        built.targets["bad"] = Target("bad", "SHARED_LIBRARY", ("bin/libbad.so",))
+        self.taken(built, tmp_path / "artifact", outside)
+        assert not list(tmp_path.rglob("escaped"))

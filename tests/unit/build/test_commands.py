@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,41 @@ def test_a_build_folder_that_ninja_can_not_read(
         (tmp_path / "build.ninja").write_text(text)
     with pytest.raises(ConfigureError, match="lists no compile commands"):
         check(tools, plan(), tmp_path)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _deep(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+@pytest.mark.threat(
+    "sandbox", "a pipe or a deep nest as a compilation database", "exit code 5; nothing is waited for"
+)
+@pytest.mark.parametrize("make", [_pipe, _deep])
+def test_a_hostile_database(tools: dict[str, Path], tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "compile_commands.json")
+    with pytest.raises(ConfigureError, match="no compile commands to read"):
+        commands.read_database(tools["ninja"], tmp_path, ("all",))
+
+
+@pytest.mark.threat(
+    "sandbox", "compile commands whose outputs lead elsewhere, to pipes or nowhere", "not waited for"
+)
+@pytest.mark.parametrize("name", ["../x", "/", "a\\u0000b", "p"])
+def test_a_database_that_leads_elsewhere(tools: dict[str, Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "CMakeFiles/p.dir").mkdir(parents=True)
+    os.mkfifo(tmp_path / "CMakeFiles/p.dir/link.txt")
+    entry = f'{{"directory": "", "file": "a.c", "command": "cc \'", "output": "CMakeFiles/{name}.dir/a.c.o"}}'
+    (tmp_path / "compile_commands.json").write_text(f"[{entry}]")
+    assert len(commands.read_database(tools["ninja"], tmp_path, ("all",))) == 1
+
+
+def test_a_command_with_an_open_quote_is_an_error_too(tools: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigureError, match="wins over"):
+        check(tools, plan(), write(tmp_path, a__c="-march=armv8-a -DX='"))
 
 
 def test_a_folder_with_brackets_in_its_name(tools: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -153,6 +155,75 @@ def test_deprecations_are_collected_once(bench: Bench) -> None:
 def test_a_folder_that_was_never_configured_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigureError, match="no readable file API reply"):
         configuring.read(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def good(tools: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that CMake configured; read only."""
+    bench = Bench(tools, tmp_path_factory.mktemp("good"))
+    bench.configure()
+    return bench.build
+
+
+class TestHostileReply:
+    """The project's own code runs before the reply is read, and may write another one."""
+
+    def answer(self, bench: Bench) -> Path:
+        bench.configure()
+        return bench.build / ".cmake/api/v1/reply"
+
+    def refused(self, bench: Bench) -> None:
+        with pytest.raises(ConfigureError, match="file API reply"):
+            configuring.read(bench.build)
+
+    @pytest.mark.threat("sandbox", "CMake's reply names a JSON file elsewhere", "exit code 5, not read")
+    @pytest.mark.parametrize("key", ["jsonFile", "json\\u0046ile"])
+    @pytest.mark.parametrize("place", ["{build}/other.json", "../../../../other.json"])
+    def test_a_file_elsewhere(self, key: str, place: str, bench: Bench) -> None:
+        index = next(self.answer(bench).glob("index-*"))
+        (cache,) = index.parent.glob("cache-v2-*")
+        cache.rename(bench.build / "other.json")
+        there = place.format(build=bench.build)
+        index.write_text(index.read_text().replace(cache.name, there).replace("jsonFile", key))
+        self.refused(bench)
+
+    @pytest.mark.threat(
+        "sandbox", "a link or pipe in place of CMake's reply", "exit code 5, nothing is waited for"
+    )
+    @pytest.mark.parametrize("what", ["link", "pipe", "folder", "linked folder"])
+    def test_no_plain_file(self, what: str, bench: Bench, tmp_path: Path) -> None:
+        reply = self.answer(bench)
+        (cache,) = reply.glob("cache-v2-*")
+        if what == "linked folder":
+            reply.rename(tmp_path / "reply")
+            reply.symlink_to(tmp_path / "reply")
+        elif what == "link":
+            cache.rename(tmp_path / "cache")
+            cache.symlink_to(tmp_path / "cache")
+        else:
+            cache.unlink()
+            os.mkfifo(cache) if what == "pipe" else cache.mkdir()
+        self.refused(bench)
+
+    @pytest.mark.threat("sandbox", "a reply that is no reply", "exit code 5")
+    @pytest.mark.parametrize("part", ["index-", "cache-v2-", "codemodel-v2-", "target-toy-server-"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "{", "[]", "null", "1", '"x"', "{}", "\xff", "[" * 100_000, '{"reply": []}', "1" * 5000),
+            '{"entries": [1], "artifacts": 1, "configurations": [], "name": {}, "jsonFile": null}',
+            '{"entries": [{"properties": {}}], "configurations": [{"targets": 1}], "jsonFile": []}',
+            '{"reply": {"cache-v2": {"jsonFile": "."}, "codemodel-v2": {"jsonFile": ".."}}}',
+        ],
+    )
+    def test_nonsense(self, part: str, text: str, tmp_path: Path, good: Path) -> None:
+        build = shutil.copytree(good, tmp_path / "build")
+        for file in (build / ".cmake/api/v1/reply").glob(f"{part}*"):
+            file.write_bytes(text.encode("latin-1"))
+        try:
+            configuring.read(build)
+        except ConfigureError as problem:
+            assert "file API reply" in problem.what  # noqa: PT017 - some of it may be read all the same
 
 
 def test_a_definition_is_one_word_of_the_command(bench: Bench) -> None:

@@ -219,6 +219,69 @@ def test_no_log_is_no_timeline(tmp_path: Path) -> None:
     assert timeline(tmp_path) == Timeline({})
 
 
+@pytest.mark.threat(
+    "sandbox", "nonsense, a link or a pipe as ninja's log", "it is no log; nothing is waited for"
+)
+@pytest.mark.parametrize(
+    "log",
+    [
+        "²\t5\t0\ta.o\tabc\n",
+        "1\t" + "9" * 5000 + "\t0\ta.o\tabc\n",
+        "1\t-5\t0\ta.o\tabc\n",
+        None,
+        "pipe",
+        "folder",
+    ],
+)
+def test_a_hostile_log(log: str | None, tmp_path: Path) -> None:
+    path = tmp_path / ".ninja_log"
+    if log is None:
+        (tmp_path / "elsewhere").write_text("1\t5\t0\ta.o\tabc\n")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif log == "pipe":
+        os.mkfifo(path)
+    elif log == "folder":
+        path.mkdir()
+    else:
+        path.write_text(log)
+    assert timeline(tmp_path) == Timeline({})
+    assert replaced(tmp_path) == ()
+
+
+@pytest.mark.threat("sandbox", "ninja's log names files elsewhere, or pipes", "they are not looked at")
+def test_a_log_that_names_what_is_elsewhere(tmp_path: Path) -> None:
+    where = tmp_path / "build"
+    where.mkdir()
+    (tmp_path / "tool").write_bytes(b"\x7fELF")
+    os.mkfifo(where / "pipe")
+    names = ("../tool", str(tmp_path / "tool"), "pipe", "a\0b", "x" * 5000)
+    (where / ".ninja_log").write_text("".join(f"1\t5\t1\t{name}\tabc\n" for name in names))
+    assert replaced(where) == ()
+
+
+@pytest.mark.threat("sandbox", "build.log replaced by a link to a private file", "not written, not shown")
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_log_that_is_replaced(
+    fails: bool, tools: dict[str, Path], where: Path, told: Told, tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.write_text("a secret\n")
+    pipe = "rm -f .ninja_log && mkfifo .ninja_log && kill -9 $$$$PPID" if fails else "true"
+    write(where, a=f"rm build.log && ln -s {private} build.log && {pipe}")
+    if fails:
+        with pytest.raises(CompileError) as caught:
+            build(tools, where, told)
+        assert "a secret" not in f"{caught.value} {caught.value.output}"
+    else:
+        build(tools, where, told)
+    assert private.read_text() == "a secret\n"
+    (where / ".ninja_log").unlink()
+    write(where, b="true")
+    with pytest.raises(CompileError, match="own log can not be written"):
+        build(tools, where, told)
+    assert private.read_text() == "a secret\n"
+
+
 def test_replaced_libraries_and_programs(tools: dict[str, Path], where: Path, told: Told) -> None:
     """What is no ELF file may keep a time of its own: a copied text is not a replaced program."""
     elf = "printf '\\177ELF' >"

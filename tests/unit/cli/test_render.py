@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -95,6 +96,26 @@ def test_progress_now_and_then_tells_how_far_it_is(
         *("25", "%", "ggml.c"),
         *("·", "3", "min", "42", "s", "left"),
     ]
+
+
+_STEERS = "\x1b]0;title\x07 \x1b[2J [/bold] \r"
+
+
+@pytest.mark.threat("sandbox", "escapes and markup in file names, warnings and errors", "shown, never obeyed")
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_sources_own_words_do_not_steer_the_terminal(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress._Lines, "_EVERY", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with progress.progress() as shown:
+        for tell in (shown.stage, shown.note):
+            tell(_STEERS)
+        shown.advance(1, 4, _STEERS)
+    render.error(CompileError(_STEERS, where=_STEERS, remedy=_STEERS, output=_STEERS), as_json=False)
+    err = capsys.readouterr().err
+    assert not re.search("\x1b]|\x07|\x1b\\[2J", err)
+    assert err.count("[/bold]") >= 6
 
 
 def test_markup_in_data_is_data(capsys: pytest.CaptureFixture[str]) -> None:

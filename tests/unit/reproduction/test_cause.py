@@ -87,6 +87,21 @@ def test_only_what_ninja_made_in_both_counts(both: Both) -> None:
     assert find_cause(old.folder, new.folder, str, None) is None
 
 
+@pytest.mark.threat("sandbox", "ninja's log names files outside the build folder", "they are left alone")
+@pytest.mark.parametrize("name", ["../x.o", "link/x.o", "build/../../x.o"])
+def test_what_is_elsewhere_is_left_alone(name: str, tmp_path: Path) -> None:
+    """What differs is made again, and so would be replaced and removed."""
+    folders = []
+    for side in ("old", "new"):
+        folders.append(tmp_path / side / "build")
+        (folders[-1] / "build").mkdir(parents=True)
+        (folders[-1] / "link").symlink_to("..")
+        (tmp_path / side / "x.o").write_text(side)
+        (folders[-1] / ".ninja_log").write_text(f"1\t5\t1\t{name}\tabc\n")
+        assert (folders[-1] / name).read_text() == side
+    assert first_difference(*folders) is None
+
+
 def test_a_time_in_a_source_that_the_build_generates(both: Both) -> None:
     rules = "build t.h: make t.sh\nbuild a.o: cc a.c | t.h\n"
     files = {"t__sh": ("echo '#define T \"10:11:12\"'", "echo '#define T \"10:11:13\"'")}
