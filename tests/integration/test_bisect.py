@@ -20,11 +20,18 @@ from tests.integration.engine import Box, Done, Toy, git
 DOT = ("sh", "-c", 'echo heard; grep -q "dot:" "$SPARKBUILD_BIN/llama-bench"')
 """A command that fails from the commit named ``dot`` on."""
 
+PATCH = (
+    "Why: a test.\n\n"
+    "--- a/ggml/src/ggml-quants.c\n+++ b/ggml/src/ggml-quants.c\n@@ -1,3 +1,4 @@\n"
+    ' #include "ggml.h"\n \n+int toy_patched(void) { return 1; }\n'
+    " int toy_quantize(float value, float scale) { return (int) (value / scale + 0.5f); }\n"
+)
+
 
 class Story:
     """A repository, its commits by name, and a home in which what was built stays.
 
-    base - notes - main2 ------------ merge - quiet - broken - mended - threads
+    base - notes - main2 ------------ merge - quiet - broken - moved - mended - threads
                 `- side - dot -----'
     """
 
@@ -32,7 +39,11 @@ class Story:
         self.toy = Toy(folder / "toy").publish()
         self.box = Box(seeded(built, folder / "home").home, {"SPARKBUILD_ALLOW_FILE_GIT": "1"})
         self.ids = {"base": self.toy.commit}
-        tool, threads = "tools/tool.cpp", "ggml/src/ggml-threads.cpp"
+        patch = self.toy.catalog / "patches" / "toy" / "0001-patched.patch"
+        patch.parent.mkdir(parents=True)
+        patch.write_text(PATCH)
+        tool = "tools/tool.cpp"
+        threads, quants = "ggml/src/ggml-threads.cpp", "ggml/src/ggml-quants.c"
         self._commit("notes", "NOTES", "one\n")
         git(self.toy.source, "branch", "side")
         self._commit("main2", "NOTES", "two\n")
@@ -45,10 +56,12 @@ class Story:
         self.ids["merge"] = git(self.toy.source, "rev-parse", "HEAD")
         self._commit("quiet", "NOTES", "three\n")
         self._commit("broken", threads, "#error not today\n")
-        self.toy.replace(threads, "#error not today\n", "")
-        self._commit("mended", "NOTES", "four\n")
+        self.toy.replace(threads, "#error not today\n", "").replace(quants, "0.5f", ".5f")
+        self._commit("moved", "NOTES", "four\n")
+        self.toy.replace(quants, ".5f", "0.5f")
+        self._commit("mended", "NOTES", "five\n")
         self.toy.replace(tool, "%d threads,", "%d workers,")
-        self._commit("threads", "NOTES", "five\n")
+        self._commit("threads", "NOTES", "six\n")
         # The recipe's own host is away, as ever in tests: its mirror is what an earlier run left.
         gitdir = mirror_path(self.box.home / "cache", "https://127.0.0.1:9/toy.git")
         create(gitdir)
@@ -98,7 +111,7 @@ class TestFound:
         assert lines[2].endswith("build 5")
         assert "heard" not in done.out
         assert "heard\n" in done.err
-        assert "» 9 commits from" in done.err
+        assert "» 10 commits from" in done.err
         assert f"» commit 1 of about 6: {story.ids['base'][:12]} the toy engine" in done.err
         command = lines[-1].removeprefix("look further: sparkbuild ")
         assert story.box.run(*shlex.split(command)).code == 0
@@ -119,14 +132,15 @@ class TestFound:
         assert (story.box.artifacts(), story.box.build_dirs) == before
         assert story.box.debris() == []
 
-    def test_past_a_commit_that_does_not_compile(self, story: Story) -> None:
+    def test_past_commits_that_can_not_be_built(self, story: Story) -> None:
         command = ("sh", "-c", 'grep -q "%d threads," "$SPARKBUILD_BIN/llama-bench"')
         result = story.bisect("merge", "threads", "--json", command=command).document()["bisection"]
         assert story.name(result["first_bad"]) == "threads"
-        (skipped,) = (t for t in result["tried"] if t["verdict"] == "skipped")
-        assert story.name(skipped["commit"]) == "broken"
-        assert skipped["why"].startswith("compile: ggml/")
-        assert (skipped["key"], skipped["exit_code"]) == ("", None)
+        skipped = {story.name(t["commit"]): t for t in result["tried"] if t["verdict"] == "skipped"}
+        assert skipped.keys() == {"broken", "moved"}
+        assert skipped["broken"]["why"].startswith("compile: ggml/")
+        assert skipped["moved"]["why"].startswith("source: the patch 0001-patched.patch does not apply")
+        assert {(t["key"], t["exit_code"]) for t in skipped.values()} == {("", None)}
 
     def test_a_commit_next_to_the_good_one(self, story: Story) -> None:
         result = story.bisect("side", "dot", "--json").document()["bisection"]
@@ -156,22 +170,22 @@ class TestRange:
     """Where skips hide it, all candidates are named."""
 
     def test_only_skipped_ones_are_left(self, story: Story) -> None:
-        """One does not compile, of one the command can not tell."""
+        """Two can not be built, of one the command can not tell."""
         skip = f"case $SPARKBUILD_COMMIT in {story.ids['mended']}) exit 125;; esac"
         command = ("sh", "-c", f'{skip}; grep -q "%d threads," "$SPARKBUILD_BIN/llama-bench"')
         done = story.bisect("quiet", "threads", command=command)
         assert done.code == 1
         assert f"» skipped: {story.ids['broken'][:12]} compile: ggml/" in done.err
-        assert "the first bad one is one of 3" in done.err
+        assert "the first bad one is one of 4" in done.err
         lines = done.out.splitlines()
         assert lines[0] == "the first bad commit is one of these:"
-        named = {line.strip() for line in lines[1:10:3]}
-        assert named == {story.ids[n] for n in ("broken", "mended", "threads")}
+        named = {line.strip() for line in lines[1:13:3]}
+        assert named == {story.ids[n] for n in ("broken", "moved", "mended", "threads")}
         done = story.bisect("quiet", "threads", "--json", command=command)
         result = json.loads(done.out)["bisection"]
-        assert (done.code, result["first_bad"], len(result["candidates"])) == (1, None, 3)
+        assert (done.code, result["first_bad"], len(result["candidates"])) == (1, None, 4)
         whys = {story.name(t["commit"]): t["why"] for t in result["tried"] if t["verdict"] == "skipped"}
-        assert whys.keys() == {"broken", "mended"}
+        assert whys.keys() == {"broken", "moved", "mended"}
         assert "exit code 125" in whys["mended"]
 
 
