@@ -25,8 +25,8 @@ from sparkbuild.errors import (
 )
 from sparkbuild.handover import MANIFEST
 from sparkbuild.pipeline import Request, Session
-from sparkbuild.source import ancestry
-from sparkbuild.source.ancestry import Commit
+from sparkbuild.source import history
+from sparkbuild.source.history import Commit
 from sparkbuild.source.repository import Repository
 
 Verdict = Literal["good", "bad", "skipped"]
@@ -141,7 +141,7 @@ def bisect(asked: Asked, session: Session, say: Callable[[str], None]) -> Bisect
             "the command is not there", where=asked.command[0], remedy="name a program or script behind --"
         )
     ends = (asked.good, asked.bad)
-    where = ancestry.opened(
+    where = history.opened(
         shelf, session.folders, request.source, ends, offline=request.offline, progress=session.progress
     )
     with where as (here, (good, bad)):
@@ -150,7 +150,7 @@ def bisect(asked: Asked, session: Session, say: Callable[[str], None]) -> Bisect
 
 
 def _check_ends(here: Repository, good: str, bad: str) -> None:
-    base = ancestry.common(here, good, bad)
+    base = history.common(here, good, bad)
     if base == good != bad:
         return
     if good == bad:
@@ -196,7 +196,7 @@ class _Bisecting:
         )
 
     def _ranked(self, bad: str, goods: Sequence[str]) -> Sequence[str]:
-        return ancestry.candidates(self._here, bad, goods)
+        return history.candidates(self._here, bad, goods)
 
     def _end(self, name: Verdict, commit: str, left: int) -> None:
         """Try an end; it must be what it was called."""
@@ -219,7 +219,7 @@ class _Bisecting:
 
     def _try(self, commit: str, left: int, skipping: tuple[type[SparkbuildError], ...] = ()) -> Trial:
         """Build a commit, or take it from the store, and run the command on it; ``skipping`` skip it."""
-        told, progress = ancestry.describe(self._here, commit), self._session.progress
+        told, progress = history.describe(self._here, commit), self._session.progress
         began, number = time.monotonic(), len(self._tried) + 1
         progress.stage(f"commit {number} of about {number + left - 1}: {commit[:12]} {told.subject}")
         request = msgspec.structs.replace(self._asked.request, ref=commit, way="git")

@@ -11,7 +11,7 @@ from sparkbuild.cli.render import document, table
 
 if TYPE_CHECKING:
     from sparkbuild.bisect import Bisection
-    from sparkbuild.source.ancestry import Commit
+    from sparkbuild.source.history import Commit
 
 
 def bisection(found: Bisection, *, as_json: bool) -> None:

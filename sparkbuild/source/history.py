@@ -1,22 +1,39 @@
-"""From one commit of an engine to another: what git knows of both, and how far they are apart."""
+"""From one commit of an engine to another: how far apart they are, what lies between, which to try next."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sparkbuild.catalog.records import Recipe, Shelf
-from sparkbuild.errors import SourceError
+from sparkbuild.errors import SourceError, UsageError
 from sparkbuild.files import Folders, locked
 from sparkbuild.progress import Progress
-from sparkbuild.source import local, repository
+from sparkbuild.source import local, repository, sealed
 from sparkbuild.source.checkout import scratch_folder
 from sparkbuild.source.names import check_ref, check_url
 from sparkbuild.source.records import Origin
 from sparkbuild.source.repository import Repository
+from sparkbuild.source.sealed import GitFailedError
+
+_SUBJECT = 120  # characters
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A commit as a person knows it.
+
+    ``authored`` is the author's date (ISO 8601), ``build_number`` the number of commits up to this one, 0
+    where a shallow clone does not tell. ``subject`` holds nothing that steers a terminal, and is short.
+    """
+
+    id: str
+    subject: str
+    authored: str
+    build_number: int
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -26,6 +43,46 @@ class Step(msgspec.Struct, frozen=True):
     new: Origin
     ahead: int
     behind: int
+
+
+@contextlib.contextmanager
+def opened(
+    shelf: Shelf[Recipe],
+    folders: Folders,
+    source: str | None,
+    refs: Sequence[str],
+    *,
+    offline: bool,
+    progress: Progress,
+) -> Iterator[tuple[Repository, tuple[str, ...]]]:
+    """Give an engine's repository, or that of ``source`` (a clone's folder or a URL), and the refs' commits.
+
+    Raises UsageError for a bad ``source`` or ref, SourceError for a ref that is not there, MissingError where
+    it would have to be fetched and can not.
+    """
+    for ref in refs:
+        check_ref(ref)
+    path = Path(source or "").expanduser()
+    if source and path.is_file():
+        raise UsageError("an archive has no history", where=source, remedy="give a clone's folder or a URL")
+    if source and path.is_dir():
+        with scratch_folder(folders) as scratch:
+            lent = local.repository_of(path.resolve(), scratch)
+            yield lent, tuple(_here(lent, ref) for ref in refs)
+        return
+    url = check_url(source or shelf.record.git.url)
+    with locked(repository.mirror_path(folders.cache, url).with_suffix(".lock")):
+        mirror = repository.mirror(folders.cache, url)
+        found = [mirror.find(ref, offline=offline, progress=progress) for ref in refs]
+    for note in (note for _, notes in found for note in notes):
+        progress.note(note)
+    yield mirror, tuple(commit for commit, _ in found)
+
+
+def _here(lent: Repository, ref: str) -> str:
+    if commit := lent.resolve(ref):
+        return commit
+    raise lent.unknown(ref)
 
 
 def step(
@@ -43,43 +100,60 @@ def step(
     or ``source``, MissingError where the network or git is missing, SourceError for a ref or a pin that
     the repository does not have, or whose history it lacks.
     """
-    check_ref(ref)
     pin = shelf.record.git
-    with _repository(shelf, folders, source) as found:
-        commit, notes = _commit(found, ref, offline=offline, progress=progress)
-        before, _ = _commit(found, pin.commit, offline=offline, progress=progress)
-        old, new = (found.origin(r, c, found.where) for r, c in ((pin.commit, before), (ref, commit)))
-        if not new.build_number:
-            raise SourceError(
-                "a shallow clone does not tell how many commits there are: the build number is not known",
-                where=found.where,
-                remedy="name the repository's URL or a whole clone (git fetch --unshallow)",
-            )
-        if old.tree != pin.tree:
-            raise SourceError(
-                f"commit {pin.commit} has the tree {old.tree}, the recipe says {pin.tree}",
-                where=str(shelf.path),
-                remedy="correct git.tree in the recipe",
-            )
-        ahead, behind = found.apart(before, commit)
-        return Step(old, msgspec.structs.replace(new, notes=(*notes, *new.notes)), ahead, behind)
+    refs = (pin.commit, ref)
+    with opened(shelf, folders, source, refs, offline=offline, progress=progress) as (found, commits):
+        with locked(found.gitdir.with_suffix(".lock")):
+            old, new = (found.origin(r, c, found.where) for r, c in zip(refs, commits, strict=True))
+        ahead, behind = found.apart(*commits)
+    if not new.build_number:
+        raise SourceError(
+            "a shallow clone does not tell how many commits there are: the build number is not known",
+            where=found.where,
+            remedy="name the repository's URL or a whole clone (git fetch --unshallow)",
+        )
+    if old.tree != pin.tree:
+        raise SourceError(
+            f"commit {pin.commit} has the tree {old.tree}, the recipe says {pin.tree}",
+            where=str(shelf.path),
+            remedy="correct git.tree in the recipe",
+        )
+    return Step(old, new, ahead, behind)
 
 
-@contextlib.contextmanager
-def _repository(shelf: Shelf[Recipe], folders: Folders, source: str | None) -> Iterator[Repository]:
-    folder = Path(source).expanduser() if source else None
-    if folder and folder.is_dir():
-        with scratch_folder(folders) as scratch:
-            yield local.repository_of(folder.resolve(), scratch)
-        return
-    url = check_url(source or shelf.record.git.url)
-    with locked(repository.mirror_path(folders.cache, url).with_suffix(".lock")):
-        yield repository.mirror(folders.cache, url)
+def common(here: Repository, one: str, other: str) -> str:
+    """Return the best common ancestor of two commits, "" when there is none; it may be one of the two."""
+    with contextlib.suppress(GitFailedError):
+        return sealed.ask(["merge-base", "--end-of-options", one, other], gitdir=here.gitdir)
+    return ""
 
 
-def _commit(found: Repository, ref: str, *, offline: bool, progress: Progress) -> tuple[str, tuple[str, ...]]:
-    if found.url:
-        return found.find(ref, offline=offline, progress=progress)
-    if commit := found.resolve(ref):
-        return commit, ()
-    raise found.unknown(ref)
+def candidates(here: Repository, bad: str, goods: Sequence[str]) -> tuple[str, ...]:
+    """Return the commits that may be the first bad one, ``bad`` among them, the best to try next first.
+
+    They are those that ``bad`` has and none of the ``goods``, in the order of ``git rev-list --bisect-all``:
+    the first halves them best.
+    """
+    words = ["rev-list", "--bisect-all", "--end-of-options", bad, *(f"^{good}" for good in goods)]
+    return tuple(re.findall(r"^[0-9a-f]{40}", _asked(here, words), re.MULTILINE))
+
+
+def describe(here: Repository, commit: str) -> Commit:
+    """Return what a person wants to know of a commit. Raises SourceError."""
+    said = _asked(here, ["log", "-1", "--format=%aI%x00%s", "--end-of-options", commit])
+    authored, _, subject = said.partition("\0")
+    shallow = (here.gitdir / "shallow").exists()
+    number = 0 if shallow else int(_asked(here, ["rev-list", "--count", "--end-of-options", commit]))
+    return Commit(commit, _clean(subject), _clean(authored), number)
+
+
+def _clean(text: str) -> str:
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return plain if len(plain) <= _SUBJECT else f"{plain[:_SUBJECT]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _asked(here: Repository, words: Sequence[str]) -> str:
+    try:
+        return sealed.ask(words, gitdir=here.gitdir)
+    except GitFailedError as failure:
+        raise here.fault(str(failure)) from None

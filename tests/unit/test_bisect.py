@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sparkbuild.bisect import Verdict, choose, judge, search, trials_left
 from sparkbuild.errors import SourceError
-from sparkbuild.source.ancestry import candidates, common, describe
+from sparkbuild.source.history import candidates, common, describe
 from sparkbuild.source.repository import Repository, create
 
 Parents = list[list[int]]  # of each commit, by number; a commit's parents come before it
