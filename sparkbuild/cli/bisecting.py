@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from sparkbuild.cli.options import any_commit_options, finish, jobs_option, request_of, session_of
+from sparkbuild.cli.options import (
+    any_commit_options,
+    finish,
+    jobs_option,
+    request_of,
+    sandbox_option,
+    session_of,
+)
 from sparkbuild.errors import FindingError
 
 
@@ -19,6 +26,7 @@ from sparkbuild.errors import FindingError
 )
 @click.option("--bad", required=True, metavar="REF", help="A later one where it is not.")
 @jobs_option
+@sandbox_option
 @any_commit_options
 def bisect(
     engine: str,

@@ -24,6 +24,7 @@ from sparkbuild.cli.options import (
     jobs_option,
     json_option,
     request_of,
+    sandbox_option,
     session_of,
 )
 from sparkbuild.cli.publishing import export, import_, publish
@@ -118,7 +119,7 @@ cli.add_command(gc)
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
 @jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
-@click.option("--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md.")
+@sandbox_option
 @build_options
 def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
     """Build engines and store each as an artifact with a manifest."""

@@ -35,6 +35,9 @@ _signers = (
     ),
     click.option("--signer", metavar="IDENTITY", help="Only this signer of that file counts."),
 )
+sandbox_option = click.option(
+    "--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md."
+)
 catalog_option = click.option(
     "--catalog",
     "catalogs",

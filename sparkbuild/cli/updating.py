@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from sparkbuild.catalog.records import Backend
-from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
+from sparkbuild.cli.options import (
+    arch_option,
+    catalog_option,
+    finish,
+    json_option,
+    sandbox_option,
+    session_of,
+)
 from sparkbuild.errors import FindingError
 
 
@@ -24,7 +31,7 @@ from sparkbuild.errors import FindingError
     help="Try only this one, and say so; can be repeated. Default: all of the recipe.",
 )
 @click.option("--dry-run", is_flag=True, help="Show all of it and write nothing.")
-@click.option("--sandbox", is_flag=True, help="For sources you do not trust: see docs/sandbox.md.")
+@sandbox_option
 @click.option("--offline", is_flag=True, help="Use only what is here; say what is missing.")
 @catalog_option
 @json_option
