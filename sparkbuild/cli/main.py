@@ -16,6 +16,7 @@ import click
 from sparkbuild import __version__
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.comparing import diff, report
+from sparkbuild.cli.matrix import matrix
 from sparkbuild.cli.options import arch_option, catalog_option, finish, json_option, session_of
 from sparkbuild.cli.publishing import export, import_, publish
 from sparkbuild.cli.reproducing import reproduce
@@ -104,6 +105,7 @@ cli.add_command(list_)
 cli.add_command(show)
 cli.add_command(use)
 cli.add_command(gc)
+cli.add_command(matrix)
 
 Command = Callable[..., Any]
 
