@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.engine import NETWORK, Box, Toy, source_words
+from sparkbuild.cli.main import recipes
+from tests.integration.engine import NETWORK, Box, Toy, git, source_words
 
 _ROOT = Path(__file__).parents[2]
 _CI = _ROOT / ".github/workflows/ci.yml"
@@ -141,6 +143,36 @@ def test_a_build_that_fails_says_so_with_its_own_code(ci: Ci) -> None:
     done = ci.script("build", "tyo", "gb10", "cpu", ci.temp / "out")
     assert done.returncode == 2
     assert "unknown engine 'tyo'" in done.stderr
+
+
+@pytest.mark.skipif("update" not in recipes.commands, reason="this sparkbuild has no recipes update")
+class TestNightly:
+    """The toy's newest commit against the pinned one; its CPU build alone, which needs no download."""
+
+    @pytest.fixture
+    def report(self, ci: Ci) -> Callable[[str, str], tuple[int, str]]:
+        def nightly(old: str, new: str) -> tuple[int, str]:
+            ci.toy.change_recipe('cuda = ["llama-server", "llama-bench"]\n', "")
+            ci.toy.replace("ggml/CMakeLists.txt", old, new)
+            git(ci.toy.source, "commit", "--quiet", "--all", "-m", "newer")
+            summary = ci.folder / "summary"
+            words = ("toy", ci.temp / "out", "--source", ci.toy.source)
+            done = ci.script("nightly", *words, GITHUB_STEP_SUMMARY=str(summary))
+            return done.returncode, summary.read_text()
+
+        return nightly
+
+    def test_a_commit_that_loses_nothing(self, report: Callable[[str, str], tuple[int, str]]) -> None:
+        code, text = report("option(", "\noption(")
+        assert (code, text.count("<b>yes</b>"), text.count("<b>no</b>")) == (0, 5, 0), text
+        assert "nothing is lost" in text
+
+    def test_an_option_that_was_renamed(self, report: Callable[[str, str], tuple[int, str]]) -> None:
+        code, text = report("GGML_CPU_ARM_ARCH", "GGML_CPU_ARMARCH")
+        assert code == 1, text
+        assert "GGML_CPU_ARMARCH" in text
+        assert "Does the pinned commit build? <b>yes</b>" in text
+        assert "Does the newest build, with all its flags and features? <b>no</b>" in text
 
 
 @pytest.mark.threat("environment", "commands and options in the action's inputs", "refused, nothing runs")
