@@ -122,6 +122,13 @@ def test_a_workflow_asks_of_the_matrix_only_what_it_has(path: Path) -> None:
     assert set(re.findall(r"matrix\.(\w+) \}\}", path.read_text())) <= set(Row.__struct_fields__)
 
 
+def test_the_page_tells_of_every_job_and_script() -> None:
+    page = (_ROOT / "docs/ci.md").read_text()
+    assert [n for n in loaded(_ROOT / ".github/workflows/ci.yml")["jobs"] if f"| {n} |" not in page] == []
+    scripts = {s for p in _FILES for s in re.findall(r"run: \S*(ci/[\w-]+)", p.read_text())}
+    assert [s for s in scripts if f"`{s}" not in page] == []
+
+
 def test_no_engine_is_named() -> None:
     engines = {p.stem for p in (_ROOT / "recipes").glob("*.toml")}
     assert not [e for e in engines for p in _FILES if e in p.read_text()]
