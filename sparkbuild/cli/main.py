@@ -16,6 +16,7 @@ from sparkbuild import __version__
 from sparkbuild.cli.bisecting import bisect
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.comparing import diff, report
+from sparkbuild.cli.matrix import matrix
 from sparkbuild.cli.options import (
     arch_option,
     build_options,
@@ -113,6 +114,7 @@ cli.add_command(list_)
 cli.add_command(show)
 cli.add_command(use)
 cli.add_command(gc)
+cli.add_command(matrix)
 
 
 @cli.command()
