@@ -127,6 +127,8 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
     env = environment(plan, where / ".env") | around.environment
     _point(where / ".env" / "source", plan.source.path)
     isolation = isolated(plan, around, where, tools)
+    if around.sandbox:  # what it makes belongs to this user, and may be set-user-ID
+        where.chmod(0o700)
     with _umask(around.umask), placed(plan.source.path, isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
         began, before = time.monotonic(), _children_cpu()
