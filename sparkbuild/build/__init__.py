@@ -20,7 +20,7 @@ from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Way, placed
 from sparkbuild.toolchain.sandbox import View
 
-_PATIENCE = 600.0  # seconds to remove a build folder
+_PATIENCE = 3600.0  # seconds to remove a build folder
 
 
 class Tools(msgspec.Struct, frozen=True):
