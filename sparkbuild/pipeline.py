@@ -247,7 +247,7 @@ def check_flags(seen: Seen, where: Path) -> tuple[Journey, ...]:
         raise FindingError(
             f"{len(bad)} required flags are not in force; the build is not stored",
             where=str(where),
-            remedy="see 'sparkbuild verify-flags --build-dir' on that folder",
+            remedy="see 'sparkbuild verify-flags --build-dir' on that folder, if you trust what was built",
             output="\n".join(bad),
         )
     return journeys

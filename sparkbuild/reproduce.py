@@ -8,7 +8,6 @@ import getpass
 import itertools
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,7 +246,7 @@ def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
     """
     cache = session.folders.cache / "reproduce" / f"{manifest.engine.name}-{manifest.key[:12]}"
     with locked(cache.with_name(f"{cache.name}.lock")):
-        shutil.rmtree(cache, ignore_errors=True)
+        building.clear(cache)
         cache.mkdir(parents=True)
         for part in _SHARED:
             (session.folders.cache / part).mkdir(parents=True, exist_ok=True)
@@ -279,7 +278,7 @@ def _rebuild(
     level, files = judge(files, manifest, verdicts)
     cause = None
     if same:
-        shutil.rmtree(cache)
+        building.clear(cache)
     elif recorded.ours:
         cause = _cause(original, made, built, around, there)
     return Rebuild(

@@ -20,7 +20,7 @@ from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
 from sparkbuild.toolchain.sandbox import View
 
-_PATIENCE = 600.0  # seconds to remove a build folder
+_PATIENCE = 3600.0  # seconds to remove a build folder
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -132,6 +132,8 @@ def _ready(plan: Plan, where: Path, around: Surroundings, progress: Progress) ->
     env = environment(plan, where / ".env") | around.environment
     _point(where / ".env" / "source", plan.source.path)
     isolation = isolated(plan, around, where, tools)
+    if around.sandbox:  # what it makes belongs to this user, and may be set-user-ID
+        where.chmod(0o700)
     with _umask(around.umask), placed(plan.source.path, isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
         yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, where))

@@ -60,6 +60,7 @@ _CAUSES = (
 
 
 _READ = 1 << 20  # characters of ninja's log that are looked at after a step
+_LONGEST = 16 << 20  # bytes of ninja's log that are read; a real one has some hundred thousand
 _PATIENCE = 120.0  # seconds for a dry run
 _SLACK = 1.0  # seconds; a file system may keep coarser times than the log
 
@@ -137,7 +138,7 @@ def _log(build_dir: Path) -> Iterator[tuple[int, int, int, str]]:
     That is .ninja_log, version 5 to 7: start, end, time stamp, output, hash.
     """
     try:
-        text = read_plain(build_dir / ".ninja_log").decode(errors="replace")
+        text = read_plain(build_dir / ".ninja_log", _LONGEST).decode(errors="replace")
     except OSError:
         return
     for line in text.split("\n"):

@@ -21,7 +21,7 @@ import pytest
 import sparkbuild
 from sparkbuild.toolchain import sandbox
 from sparkbuild.toolchain.place import SOURCE
-from tests.integration.conftest import Built, seeded
+from tests.integration.conftest import Built, seeded, with_cuda
 from tests.integration.engine import Box, Done, Toy, argv, build_words, file_hashes
 
 _EVIL = Path(__file__).parent.parent / "data" / "hostile" / "evil.c"
@@ -238,6 +238,16 @@ def test_the_same_bytes_whatever_an_earlier_attempt_left(built: Built, tmp_path:
     assert (manifest["key"], file_hashes(manifest)) == (plain["key"], file_hashes(plain))
     # The definitions name the folder in which it was built.
     assert {k for k in manifest if manifest[k] != plain[k]} == {"build", "definitions"}
+
+
+def test_cuda(built: Built, tmp_path: Path) -> None:
+    """The toolkit is shown where it lies, and nothing beside it."""
+    box, arch = with_cuda(built, tmp_path / "home", "gb10", "host")
+    words = ("--arch", arch, "--backend", "cuda", "--offline", "--json")
+    plain = box.build(built.toy, *words).artifact()["manifest"]
+    sealed = box.build(built.toy, *words, "--sandbox", "--rebuild").artifact()["manifest"]
+    assert sealed["build"]["place"] == "sandbox"
+    assert file_hashes(sealed) == file_hashes(plain)
 
 
 @pytest.mark.threat("sandbox", "a machine that gives no namespaces", "refused: never built without a sandbox")
