@@ -23,7 +23,7 @@ from sparkbuild.files import DISK_FAULTS, disk_error
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000
 _MAX_BYTES = 8 << 30  # an unpacked source or wheel; cuBLAS for arm64 is 0.9 GB
-_MAX_EXTENSION = 1 << 20  # bytes of a long name or of PAX records, which tarfile reads into memory
+_MAX_EXTENSION = 1 << 16  # bytes of a long name or of PAX records: up to 1,000 are in memory at once
 _MAX_TAIL = 1 << 20  # bytes of zeros that end a tar archive
 ZSTD = b"(\xb5/\xfd"  # how a zstd frame begins (RFC 8878, 3.1.1)
 _ZSTD_WINDOW = 128 << 20  # bytes of memory a frame may ask for, as the zstd program allows
@@ -155,7 +155,16 @@ class _Header(tarfile.TarInfo):
         info = super().frombuf(buf, encoding, errors)
         if info.type in _TAR_EXTENSIONS and info.size > _MAX_EXTENSION:
             raise ValueError(f"a header of {info.size} bytes")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            cls._sparse()
         return info
+
+    @staticmethod
+    def _sparse(*_: object) -> None:
+        """Refuse a file with holes, whose map tarfile would read into memory whatever its length."""
+        raise ValueError("a sparse file")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse  # what TarInfo calls for a map
 
 
 @contextlib.contextmanager
@@ -213,6 +222,8 @@ def _extract_tar(archive: Path, names: _Names) -> None:
     links: list[tuple[Path, str]] = []
     with _opened(archive, plain=names.plain is not None) as tar:
         for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined] # typeshed lacks it; else all stay in memory
+            _check_sizes(tar, member)
             target = names.place(member.name, member.size)
             if names.plain:
                 _check_plain(member, names)
@@ -233,9 +244,16 @@ def _extract_tar(archive: Path, names: _Names) -> None:
             with source, target.open("xb") as out:
                 shutil.copyfileobj(source, out, _BLOCK)
             target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
-        if names.plain:
-            _check_tail(tar)
+        _check_tail(tar)
     _make_links(links, names)
+
+
+def _check_sizes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Raise ReadError for a size below zero, with which tarfile goes back, and for endless global records."""
+    if member.size < 0:
+        raise tarfile.ReadError(f"a file of {member.size} bytes")
+    if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > _MAX_EXTENSION:
+        raise tarfile.ReadError("too many global records")
 
 
 def _check_plain(member: tarfile.TarInfo, names: _Names) -> None:

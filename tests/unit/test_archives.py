@@ -4,6 +4,8 @@ import io
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -212,6 +214,133 @@ def test_a_header_that_would_fill_the_memory_is_refused(
         extract(archive, into)
 
 
+_END = bytes(1024)
+
+
+def header(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, to: str = "") -> bytes:
+    """Return a member as its bytes, whatever tarfile would say to it."""
+    info, _ = member(name, data, type=kind, linkname=to)
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def records(kind: bytes = tarfile.XHDTYPE, **pairs: str) -> bytes:
+    """Return PAX records (POSIX.1-2001, pax) for the next member, or with "g" for all that follow."""
+    return header("pax", b"".join(_record(k.replace("_", "."), v) for k, v in pairs.items()), kind)
+
+
+def _record(key: str, value: str) -> bytes:
+    rest = f" {key}={value}\n".encode()
+    length = len(rest) + len(str(len(rest) + len(str(len(rest)))))
+    return str(length).encode() + rest
+
+
+def changed(head: bytes, at: int, field: bytes) -> bytes:
+    """Return a header with other bytes in one place, and the sum that it then needs."""
+    head = head[:at] + field + head[at + len(field) :]
+    head = head[:148] + b" " * 8 + head[156:]
+    return head[:148] + b"%06o\0 " % sum(head[:512]) + head[156:]
+
+
+_RECORDS = {
+    "a path that climbs": records(path="../x") + header("a"),
+    "an absolute path for all": records(b"g", path="/x") + header("a"),
+    "a link's place": records(linkpath="../../x") + header("a", kind=tarfile.SYMTYPE, to="b"),
+    "a size below zero, which reads it again": records(size="-512") + header("a"),
+    "a size below zero that hides the next": records(size="-1024") + header("a") + header("b"),
+    "a size below zero in what is left out": records(size="-1536") + header(".git/a"),
+    "a size of thirty digits": records(size="9" * 30) + header("a"),
+    "a size with every bit set": changed(header("a"), 124, b"\xff" * 12),
+    "a size beyond the archive": changed(header("a"), 124, b"00000077777\0"),
+    "holes in a small file": records(GNU_sparse_map="0,1,2,3", GNU_sparse_size="8000000000") + header("a"),
+    "holes under another name": records(GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_name="../x")
+    + header("a", b"1\n0\n1\n"),
+    "holes, the old way": header("a", kind=tarfile.GNUTYPE_SPARSE),
+    "a long name that climbs": header("././@LongLink", b"x/" * 100 + b"../" * 200 + b"x\0", b"L")
+    + header("a"),
+    "records upon records": records(comment="x") * 2000 + header("a"),
+}
+
+
+@pytest.mark.threat(
+    "archives",
+    "PAX and GNU headers: paths that leave, negative, huge and false sizes, sparse maps, endless chains",
+    "refused (4); nothing outside",
+)
+@pytest.mark.parametrize("data", _RECORDS.values(), ids=_RECORDS.keys())
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "zstd"])
+def test_hostile_headers_are_refused(tmp_path: Path, into: Path, data: bytes, packed: bool) -> None:
+    whole = data + _END
+    (tmp_path / "x.tar").write_bytes(zstandard.ZstdCompressor().compress(whole) if packed else whole)
+    with pytest.raises(SourceError) as caught:
+        extract(tmp_path / "x.tar", into)
+    assert caught.value.remedy
+    assert below(tmp_path) <= {"x.tar"} | {f"out/into/{n}" for n in below(into)}
+    assert sum(p.stat().st_size for p in into.rglob("*")) < 1 << 20
+
+
+_FILLERS = {
+    "records": [records(comment="x" * 60_000) + header(".git/x")],
+    "records for all": [records(b"g", **{f"c{i}": "x" * 60_000}) + header(".git/x") for i in range(64)],
+    "long names": [header("././@LongLink", b".git/" + b"a" * 60_000, b"L") + header("x")],
+    "a sparse map": [
+        changed(header("a", kind=tarfile.GNUTYPE_SPARSE), 482, b"\1"),
+        (b"%011o\0%011o\0" % (0, 1)) * 21 + b"\1" + bytes(7),
+    ],
+}
+
+
+@pytest.mark.threat(
+    "archives",
+    "a bomb of headers: a small file that unpacks to names, records or maps without end",
+    "refused, or read in a bounded memory",
+)
+@pytest.mark.parametrize("parts", _FILLERS.values(), ids=_FILLERS.keys())
+def test_headers_do_not_fill_the_memory(tmp_path: Path, into: Path, parts: list[bytes]) -> None:
+    pack = zstandard.ZstdCompressor().compress
+    frames = [pack(part) for part in parts]
+    (tmp_path / "x.tar").write_bytes(b"".join(frames * (3_000 // len(frames))) + pack(_END))
+    code = f"""
+import resource
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+from sparkbuild.archives import extract
+from sparkbuild.errors import SourceError
+try:
+    extract(Path({str(tmp_path / "x.tar")!r}), Path({str(into)!r}))
+except SourceError as refused:
+    print(refused.what)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(into.iterdir())
+
+
+@pytest.mark.threat(
+    "archives",
+    "a tar archive cut between two members, a damaged header in its middle, something behind its end",
+    "refused (4): tar itself takes each for the end",
+)
+@pytest.mark.parametrize("damage", ["cut", "header", "behind"])
+def test_a_tar_archive_that_stops_early_is_refused(tmp_path: Path, into: Path, damage: str) -> None:
+    one, two = header("a", b"1"), header("b", b"2")
+    data = {
+        "cut": one,
+        "header": one + b"\xff" + two[1:] + _END,
+        "behind": one + _END + two + _END,
+    }[damage]
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(SourceError, match="no end mark"):
+        extract(tmp_path / "x.tar", into)
+
+
+@pytest.mark.threat("archives", "an archive in an archive", "left as the file that it is")
+def test_a_nested_archive_stays_packed(tmp_path: Path, into: Path) -> None:
+    inner = tar(tmp_path / "inner.tar.gz", member("x", bytes(1 << 20))).read_bytes()
+    extract(tar(tmp_path / "x.tar.gz", member("top/inner.tar.gz", inner)), into)
+    assert (into / "top/inner.tar.gz").read_bytes() == inner
+    assert below(into) == {"top/inner.tar.gz"}
+
+
 _HOSTILE_ZIP = {
     "climbs": [("../x", b"x", 0o644)],
     "absolute": [("/x", b"x", 0o644)],
@@ -299,11 +428,14 @@ def test_a_truncated_archive_is_a_source_error(tmp_path: Path, into: Path, mode:
 )
 def test_what_is_no_archive_is_a_source_error(tmp_path: Path, into: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
-    if data == bytes(512):  # an end-of-archive mark: a tar archive without members
+    with pytest.raises(SourceError):
         extract(tmp_path / "x", into)
-    else:
-        with pytest.raises(SourceError):
-            extract(tmp_path / "x", into)
+    assert not list(into.iterdir())
+
+
+def test_an_archive_without_members_is_one(tmp_path: Path, into: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(1024))
+    extract(tmp_path / "x", into)
     assert not list(into.iterdir())
 
 
