@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkbuild.cli.options import chosen, json_option, plain_http_option, signers_options
+from sparkbuild.cli.say import say
 from sparkbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def import_(source: str, allowed: Path | None, signer: str | None, plain_http: b
     if as_json:
         render.document("import", name=taken.name, path=taken.path, manifest=taken.manifest)
     else:
-        click.echo(f"{taken.name}\n  {taken.path}")
+        say(f"{taken.name}\n  {taken.path}")
 
 
 def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[Stored]:
@@ -137,6 +138,6 @@ def _tell(handed: list[Handed], as_json: bool) -> None:
         return
     for one in handed:
         state = "handed over" if one.fresh else "was there already"
-        click.echo(f"{one.name}  {state}{', signed' if one.signed else ''}")
-        click.echo(f"  {one.place}")
-        click.echo(f"  manifest sha256:{one.digest}" + (f"\n  bytes {one.blob}" if one.blob else ""))
+        say(f"{one.name}  {state}{', signed' if one.signed else ''}")
+        say(f"  {one.place}")
+        say(f"  manifest sha256:{one.digest}" + (f"\n  bytes {one.blob}" if one.blob else ""))
