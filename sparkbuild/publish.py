@@ -30,7 +30,7 @@ from sparkbuild.files import (
     whole_folder,
     write_whole,
 )
-from sparkbuild.handover import MANIFEST
+from sparkbuild.handover import MANIFEST, plain_bytes
 from sparkbuild.progress import Progress
 from sparkbuild.transport import archive, registry
 
@@ -295,7 +295,7 @@ def _handed(
 def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
     try:
-        known = from_json((found.path / PUBLISHED).read_bytes(), Published).places
+        known = from_json(plain_bytes(found.path / PUBLISHED), Published).places
     except (OSError, ValueError, RecursionError):
         known = ()
     places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))

@@ -45,7 +45,7 @@ _HOSTILE = {
     "context is off": _EDIT.replace(" one", " won"),
     "no such file": _EDIT.replace("/f", "/nowhere"),
     "half": _EDIT + _OTHER.replace("-two", "-zwei"),
-    "huge": _EDIT + "#" * 1_000_001,
+    "huge": _EDIT + "#" * (1 << 20),
 }
 
 
