@@ -189,8 +189,6 @@ def read(path: Path) -> Manifest:
     A key that is there twice is refused: another program would read the other value.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no plain file")  # noqa: TRY301 - told as the others
         data = plain_bytes(path)
         _check_version(data, path)
         found = msgspec.json.decode(data, type=Manifest)
