@@ -26,7 +26,7 @@ import msgspec
 
 INDEX = "index.json"
 MANIFEST = "manifest.json"
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 # "$" alone would take a final newline. A store has a folder "current" of its own.
 EngineName = Annotated[str, msgspec.Meta(pattern=r"^(?!current$)[a-z0-9][a-z0-9_.+-]{0,63}$(?!\n)")]
 BinPath = Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
@@ -307,7 +307,7 @@ def plain_bytes(path: Path, most: int = MOST) -> bytes:
     with _plain(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise ValueError(f"it has more than {most >> 20} MiB")
+        raise ValueError(f"it has more than {most >> 10} KiB")
     return data
 
 

@@ -26,7 +26,7 @@ from sparkbuild.errors import MissingError, SourceError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file
 from sparkbuild.progress import Progress
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 _DEFAULT_INDEX = "https://pypi.org/simple"
 _TIMEOUT = 60.0
 _BLOCK = 1 << 20
@@ -35,8 +35,8 @@ _BLOCK = 1 << 20
 class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file of a package index: project, file name, SHA-256 and size in bytes."""
 
-    project: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.(whl|tar\.gz)$")]
+    project: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")]
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.(whl|tar\.gz)$(?!\n)")]
     sha256: Sha256
     size: Annotated[int, msgspec.Meta(gt=0)]
 

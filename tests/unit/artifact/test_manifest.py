@@ -108,7 +108,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "m.json").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(StoreError, match="more than 64 MiB"):
+    with pytest.raises(StoreError, match="more than 65536 KiB"):
         manifests.read(tmp_path / "m.json")
 
 
