@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import DISK_FAULTS, disk_error
+from sparkbuild.files import DEEPEST, DISK_FAULTS, disk_error, too_deep
 
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000
@@ -113,6 +113,8 @@ class _Names:
             raise self.refuse(name, "its name leaves the folder")
         if self.plain:
             self._check_plain(name, path)
+        if len(path.parts) > DEEPEST:
+            raise too_deep(self.archive)
         parts = path.parts[self._strip :]
         if parts[: len(self._below)] != self._below:
             return None

@@ -199,6 +199,8 @@ def _from_given(job: Job, source: str, ref: str | None) -> SourceTree:
                 "no such folder or archive", where=source[:200], remedy="give an existing path or a URL"
             )
         return _from_git(job, redact(source), check_url(source), ref or "HEAD")
+    if any("\ud800" <= c <= "\udfff" for c in str(path)):  # bytes that are no text, as Python spells them
+        raise UsageError("the path is not UTF-8", where=ascii(source)[:200], remedy="give it another name")
     path = path.resolve()
     if not path.is_dir() and not path.is_file():
         raise UsageError("neither a folder nor a file", where=str(path), remedy="name a folder or an archive")

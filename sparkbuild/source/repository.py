@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import git_tree, sha256_bytes, whole_folder
+from sparkbuild.files import DEEPEST, git_tree, sha256_bytes, too_deep, whole_folder
 from sparkbuild.progress import Progress
 from sparkbuild.source import sealed
 from sparkbuild.source.names import COMMIT, redact
@@ -199,6 +199,8 @@ class Repository(msgspec.Struct, frozen=True):
 
     def _gitlinks(self, commit: str) -> list[str]:
         rows = self._look("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", commit).split("\0")
+        if any(row.count("/") > DEEPEST for row in rows):
+            raise too_deep(Path(self.where))
         return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
 
     def _tree_without(self, commit: str, links: list[str]) -> str:
