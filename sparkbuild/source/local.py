@@ -19,7 +19,7 @@ from sparkbuild.archives import extract
 from sparkbuild.errors import SourceError, UsageError
 from sparkbuild.files import git_tree
 from sparkbuild.handover import plain_bytes
-from sparkbuild.source.names import redact
+from sparkbuild.source.names import legible
 from sparkbuild.source.records import Origin
 from sparkbuild.source.repository import Repository, create
 
@@ -162,4 +162,4 @@ def _pointers(folder: Path) -> tuple[str, ...]:
         for p in files
         if p.stat().st_size < _LFS_SIZE and p.read_bytes().startswith(_LFS)
     )
-    return (f"{len(found)} files are Git LFS pointers, the first {redact(found[0])}",) if found else ()
+    return (f"{len(found)} files are Git LFS pointers, the first {legible(found[0])}",) if found else ()
