@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -108,13 +109,19 @@ def _lent(gitdir: Path, scratch: Path) -> Repository:
         if (gitdir / "commondir").is_file():  # a linked work tree
             common = (gitdir / os.fsdecode(plain_bytes(gitdir / "commondir", _POINTER)).strip()).resolve()
         (ours / "objects" / "info").mkdir(exist_ok=True)
-        (ours / "objects" / "info" / "alternates").write_bytes(os.fsencode(common / "objects") + b"\n")
+        (ours / "objects" / "info" / "alternates").write_bytes(_quoted(common / "objects"))
         (ours / "HEAD").write_bytes(plain_bytes(gitdir / "HEAD", _POINTER))
         shutil.copytree(common / "refs", ours / "refs", dirs_exist_ok=True, symlinks=True, ignore=_unwanted)
         for name in ("packed-refs", "shallow"):
             if (common / name).is_file():
                 (ours / name).write_bytes(plain_bytes(common / name))
     return Repository(ours, lender=str(gitdir))
+
+
+def _quoted(path: Path) -> bytes:
+    """Return a path as a line of alternates (gitrepository-layout(5)), quoted: it may hold a line break."""
+    odd = re.compile(rb'[\x00-\x1f"\\\\]')
+    return b'"' + odd.sub(lambda found: b"\\%03o" % found[0][0], os.fsencode(path)) + b'"\n'
 
 
 @contextlib.contextmanager

@@ -137,8 +137,8 @@ def poison(folder: Path, mark: Path) -> None:
 
 @pytest.mark.threat(
     "git",
-    "filters, hooks, fsmonitor, includes, aliases, promisor and ext:: remotes, url.insteadOf in a repository's "
-    "own settings (CVE-2018-11235, CVE-2024-32002, CVE-2024-32465)",
+    "filters, hooks, fsmonitor, includes, aliases, promisor and ext:: remotes in a repository's own settings "
+    "(CVE-2018-11235, CVE-2024-32002, CVE-2024-32465)",
     "none is run: a folder, its commit and its address give the files alone",
 )
 @pytest.mark.parametrize("way", ["folder", "commit", "address"])
@@ -342,7 +342,7 @@ _GITDIRS: dict[str, tuple[Callable[[Path], object], bool]] = {
 
 @pytest.mark.threat(
     "git",
-    "a git directory that is a file, a pipe, links in circles; HEAD, commondir, refs and alternates that lie",
+    "a git directory that is a file, a pipe, links in circles; HEAD, commondir, refs, alternates that lie",
     "an error (4), or the folder as it is; never waited for",
 )
 @pytest.mark.parametrize(("change", "refused"), _GITDIRS.values(), ids=_GITDIRS.keys())
