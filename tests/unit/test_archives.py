@@ -140,6 +140,7 @@ def test_below_and_strip(
     assert below(into) == found
 
 
+@pytest.mark.threat("archives", ".git and .GIT folders with hooks and settings", "left out")
 def test_a_repositorys_inside_is_left_out(tmp_path: Path, into: Path) -> None:
     names = [".git/hooks/post-checkout", "sub/.GIT/config", "a", ".gitignore", "sub/.github/x"]
     extract(tar(tmp_path / "x.tar", *(member(n, b"x") for n in names)), into)
@@ -183,6 +184,11 @@ _HOSTILE_TAR = {
 }
 
 
+@pytest.mark.threat(
+    "archives",
+    "tar: `../`, absolute, repeated names, links and chains of them that leave, hard links, devices",
+    "refused (4); nothing outside",
+)
 @pytest.mark.parametrize("members", _HOSTILE_TAR.values(), ids=_HOSTILE_TAR.keys())
 @pytest.mark.parametrize("mode", ["w:gz", "w:zst"])
 def test_a_hostile_tar_archive_is_refused(
@@ -199,11 +205,13 @@ def test_a_hostile_tar_archive_is_refused(
     assert all(p.is_dir() or p.is_symlink() or p.is_file() for p in into.rglob("*"))
 
 
+@pytest.mark.threat("archives", "setuid and setgid bits", "dropped")
 def test_setuid_bits_do_not_come_out(tmp_path: Path, into: Path) -> None:
     extract(tar(tmp_path / "x.tar", member("a", b"x", mode=0o6755)), into)
     assert stat.S_IMODE((into / "a").stat().st_mode) == 0o755
 
 
+@pytest.mark.threat("archives", "one header of 8 MB of names or records", "refused (4)")
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["records", "name"])
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:zst"])
 def test_a_header_that_would_fill_the_memory_is_refused(
@@ -354,6 +362,11 @@ _HOSTILE_ZIP = {
 }
 
 
+@pytest.mark.threat(
+    "archives",
+    "zip and wheel: `../`, absolute names, links, devices, names that repeat or differ by case",
+    "refused (4); nothing outside",
+)
 @pytest.mark.parametrize("members", _HOSTILE_ZIP.values(), ids=_HOSTILE_ZIP.keys())
 def test_a_hostile_zip_is_refused(tmp_path: Path, into: Path, members: list[tuple[str, bytes, int]]) -> None:
     with pytest.raises(SourceError):
@@ -361,6 +374,7 @@ def test_a_hostile_zip_is_refused(tmp_path: Path, into: Path, members: list[tupl
     assert below(tmp_path) <= {"x.zip"} | {f"out/into/{n}" for n in below(into)}
 
 
+@pytest.mark.threat("archives", "an encrypted zip, an unknown compression", "refused (4)")
 def test_an_encrypted_zip_and_an_unknown_compression_are_refused(tmp_path: Path, into: Path) -> None:
     whole = zipped(tmp_path / "x.zip", ("a", b"x" * 100, 0o644)).read_bytes()
     local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
@@ -373,6 +387,11 @@ def test_an_encrypted_zip_and_an_unknown_compression_are_refused(tmp_path: Path,
             extract(tmp_path / "y.zip", into)
 
 
+@pytest.mark.threat(
+    "archives",
+    "too many members or bytes (limits lowered for the test)",
+    "refused (4) before more than the limit is written",
+)
 @pytest.mark.parametrize(
     ("limit", "value"), [("_MAX_BYTES", 1 << 20), ("_MAX_MEMBERS", 20)], ids=["bytes", "members"]
 )
@@ -393,6 +412,9 @@ def test_a_bomb_is_refused_before_it_is_large(
     assert len(list(into.iterdir())) <= 20
 
 
+@pytest.mark.threat(
+    "archives", "a zip whose directory lies about a size", "refused (4); no more than it said is written"
+)
 def test_a_zip_that_lies_about_its_sizes_gives_no_more_than_it_says(tmp_path: Path, into: Path) -> None:
     data = bytearray(zipped(tmp_path / "x.zip", ("a", bytes(1 << 20), 0o644)).read_bytes())
     central = data.index(b"PK\x01\x02")
@@ -413,6 +435,7 @@ def _some(path: Path, mode: str) -> Path:
     return tar(path, *(member(f"f{i}", noise) for i in range(5)), mode=mode)
 
 
+@pytest.mark.threat("archives", "archives cut at several places, of every compression", "refused (4)")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8])
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "w:zst", "zip"])
 def test_a_truncated_archive_is_a_source_error(tmp_path: Path, into: Path, mode: str, share: float) -> None:
@@ -423,6 +446,7 @@ def test_a_truncated_archive_is_a_source_error(tmp_path: Path, into: Path, mode:
         extract(archive, into)
 
 
+@pytest.mark.threat("archives", "files that are no archive", "refused (4)")
 @pytest.mark.parametrize(
     "data", [b"", b"x", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh9", bytes(512)]
 )

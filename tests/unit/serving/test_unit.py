@@ -90,6 +90,9 @@ def test_systemd_takes_the_unit_as_it_is_meant(tmp_path: Path, rules: Switches) 
     assert [line for line in done.stderr.splitlines() if "toy.service" in line] == []
 
 
+@pytest.mark.threat(
+    "manifests", "a line break with a setting of systemd behind it, in a profile", "refused (2)"
+)
 def test_a_unit_has_no_way_in_for_control_characters(tmp_path: Path, rules: Switches) -> None:
     bad = handover.Profile("mine", "Mine", {"threads": "16"}, {"A": "b\nExecStartPre=/bin/evil"})
     with pytest.raises(UsageError, match="control characters"):

@@ -78,6 +78,11 @@ def test_patches_apply_in_order(tree: Path, tmp_path: Path) -> None:
     assert (tree / "sub" / "new").read_text() == "x\n"
 
 
+@pytest.mark.threat(
+    "patches",
+    "absolute, `../` and .git targets, links, modes, gitlinks, renames, binary, CRLF, half applying, huge",
+    "refused (4); the tree and what is beside it as they were",
+)
 @pytest.mark.parametrize("name", _HOSTILE)
 def test_a_hostile_patch_changes_nothing(name: str, tree: Path, tmp_path: Path) -> None:
     before = (git_tree(tree), git_tree(tmp_path / "outside"))
@@ -88,11 +93,13 @@ def test_a_hostile_patch_changes_nothing(name: str, tree: Path, tmp_path: Path) 
     assert (git_tree(tree), git_tree(tmp_path / "outside")) == before
 
 
+@pytest.mark.threat("patches", "a patch that is not UTF-8", "refused (4)")
 def test_a_patch_that_is_not_utf8_is_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not UTF-8"):
         patches.apply([_patch(tmp_path, _EDIT.replace("+2", "+\xe9").encode("latin-1"))], tree)
 
 
+@pytest.mark.threat("patches", "a patch that is applied already", "refused (4), and said so")
 def test_applied_already_is_said(tree: Path, tmp_path: Path) -> None:
     patch = _patch(tmp_path, _EDIT)
     patches.apply([patch], tree)
@@ -100,6 +107,9 @@ def test_applied_already_is_said(tree: Path, tmp_path: Path) -> None:
         patches.apply([patch], tree)
 
 
+@pytest.mark.threat(
+    "patches", "a repository around the tree, named by GIT_DIR too", "the patch is applied to the tree alone"
+)
 def test_a_repository_around_the_tree_does_not_hide_it(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
