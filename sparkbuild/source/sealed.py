@@ -104,10 +104,12 @@ def tell(
         while line := lines.readline(_MOST):
             hear(line)
             said += len(line)
-            if said > _MOST:
-                child.terminate()
-                raise GitFailedError(f"the server says more than {_MOST >> 20} MiB")
+            if said > _MOST and child.proc:
+                child.proc.kill()
+                break
     code = child.proc.wait() if child.proc else child.status
+    if said > _MOST:
+        raise GitFailedError(f"the server says more than {_MOST >> 20} MiB")
     if code != 0:
         raise GitFailedError(redact("\n".join([*told.error_lines, *told.other_lines]) or f"exit code {code}"))
 

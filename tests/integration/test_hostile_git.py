@@ -22,9 +22,10 @@ import pytest
 
 import sparkbuild
 from sparkbuild.catalog.records import Recipe, Shelf
+from sparkbuild.cli.progress import _Lines, progress
 from sparkbuild.errors import SourceError, SparkbuildError, UsageError
 from sparkbuild.files import Folders
-from sparkbuild.source import SourceTree, checkout, intact
+from sparkbuild.source import SourceTree, checkout, declared_options, intact
 from sparkbuild.source.repository import Repository, create
 from tests.conftest import Told, recipe_of
 
@@ -359,6 +360,22 @@ def test_a_git_directory_that_lies(
     assert {n: (tree.path / n).read_text() for n in _FILES} == _FILES
 
 
+@pytest.mark.threat(
+    "git", "names that are no UTF-8: of CMake files, LFS pointers, submodules", "spelled out in the manifest"
+)
+def test_names_that_are_no_text(upstream: Path, get: Get) -> None:
+    odd = os.fsdecode(b"\xff\x9b")
+    (upstream / f"{odd}.cmake").write_text("option(ODD text ON)\n")
+    (upstream / ".gitattributes").write_text("*.bin filter=lfs\n")
+    (upstream / f"{odd}.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    git(upstream, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{odd}")
+    git(upstream, "commit", "-q", "-m", "odd")
+    tree = get(upstream)
+    assert declared_options(tree.path)["ODD"].file == r"\xff\x9b.cmake"
+    assert any(r"the first \xff\x9b.bin" in note for note in tree.notes)
+    assert r"without its submodules: \xff\x9b" in get(upstream.as_uri(), "main").notes
+
+
 @pytest.mark.threat("git", "a source that is a pipe or a device, or whose path is no text", "refused (2)")
 def test_a_source_that_can_not_be(tmp_path: Path, get: Get) -> None:
     os.mkfifo(tmp_path / "x.tar.gz")
@@ -559,18 +576,40 @@ def test_a_server_with_odd_refs(
     ]
 
 
+@pytest.mark.threat("git", "a server whose progress has numbers of 5,000 digits", "shown or passed over")
+def test_a_server_with_odd_progress(
+    mirror: Repository, server: Server, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        f"{step} objects:  10% ({'9' * 5000}/{n})"
+        for step in ("Counting", "Receiving")
+        for n in ("0", "9" * 5000)
+    ]
+    odd = b"".join(packet(b"\x02" + line.encode() + b"\n") for line in lines)
+    server.pack = lambda answer: answer.replace(b"000dpackfile\n", b"000dpackfile\n" + odd)
+    assert mirror.find("main", offline=False, progress=told)[0]
+    assert [step for step in told.steps if step[0] > 1e9]
+    monkeypatch.setattr(_Lines, "_EVERY", 0.0)
+    with progress() as shown:
+        for step in told.steps:
+            shown.advance(*step)
+
+
 @pytest.mark.threat(
     "git",
-    "a server that answers with garbage, an error full of escape codes, half a pack or another address",
+    "a server that answers with garbage, escape codes, words without end, half a pack or another address",
     "an error (3 or 4)",
 )
-@pytest.mark.parametrize("kind", ["garbage", "error", "cut", "bits", "file", "ext"])
+@pytest.mark.parametrize("kind", ["garbage", "error", "flood", "cut", "bits", "file", "ext"])
 def test_a_server_that_lies(kind: str, mirror: Repository, server: Server, mark: Path, told: Told) -> None:
     match kind:
         case "garbage":
             server.refs = lambda _: b"\xff" * 100_000
         case "error":
             server.refs = lambda _: packet(b"ERR \x1b[2J\x9b31m" + b"x" * 900)
+        case "flood":
+            flood = packet(b"\x02" + b"word" * 16_000 + b"\n") * 200
+            server.pack = lambda answer: answer.replace(b"000dpackfile\n", b"000dpackfile\n" + flood)
         case "cut":
             server.pack = lambda answer: answer[: len(answer) // 2]
         case "bits":

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,22 @@ def test_an_empty_folder_is_gits_empty_tree(tmp_path: Path) -> None:
 
 
 # --- whole or not at all -------------------------------------------------------------------------
+
+
+@pytest.mark.threat("git", "a file of 200 MB in a source", "read in blocks")
+def test_a_large_file_is_read_in_blocks(tmp_path: Path) -> None:
+    with (tmp_path / "model").open("wb") as file:
+        file.truncate(200 << 20)
+    tracemalloc.start()
+    try:
+        found = git_tree(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    words = ["git", "hash-object", "model"]
+    blob = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+    row = b"100644 model\0" + bytes.fromhex(blob)
+    assert found == hashlib.sha1(b"tree %d\0" % len(row) + row, usedforsecurity=False).hexdigest()
 
 
 def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:

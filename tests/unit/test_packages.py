@@ -219,6 +219,8 @@ def test_an_endless_file_is_not_kept(index: Index, folders: Folders, get: Get) -
         b'{"files": [{"filename": "x"}]}',
         b'{"meta": {}}',
         b"\xff",
+        b'{"files": ' + b"[" * 100_000,
+        b'{"x": ' * 100_000,
     ],
 )
 def test_an_index_without_json_is_named(index: Index, get: Get, page: bytes) -> None:
@@ -226,6 +228,16 @@ def test_an_index_without_json_is_named(index: Index, get: Get, page: bytes) -> 
     with pytest.raises(MissingError, match="does not speak JSON") as caught:
         get()
     assert caught.value.where == f"{index.url}/toy-package/"
+
+
+@pytest.mark.threat(
+    "archives", "a package index whose page has no end (limit lowered for the test)", "an error (3)"
+)
+def test_an_index_without_end_is_not_read(index: Index, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_PAGE", 1000)  # the real limit is 64 MiB
+    index.page = b'{"files": []' + b" " * 1000 + b"}"
+    with pytest.raises(MissingError, match="does not speak JSON"):
+        get()
 
 
 def test_an_index_without_the_file(index: Index, get: Get) -> None:

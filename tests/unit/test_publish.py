@@ -192,7 +192,9 @@ def test_an_archive_is_the_same_bytes_from_any_store(put: Put, folders: Folders,
 
 
 @pytest.mark.threat(
-    "manifests", "artifacts that do not hold, for `import`", "refused (8); nothing in the store"
+    "manifests",
+    "an artifact whose file is not the one described, for `import`",
+    "refused (8); nothing in the store",
 )
 def test_what_does_not_hold_is_not_taken_in(put: Put, tmp_path: Path) -> None:
     folder = tmp_path / "handed"

@@ -51,7 +51,11 @@ def holding(plain: Path, folder: Path, **sections: bytes) -> Path:
     return folder / "y.o"
 
 
-@pytest.mark.threat("binaries", "entries of unknown kinds in a fat binary", "named by their number")
+@pytest.mark.threat(
+    "binaries",
+    "entries of each kind in a fat binary, an unknown one among them",
+    "named; the unknown one by its number",
+)
 @pytest.mark.parametrize(
     ("kind", "arch", "flags", "name"),
     [

@@ -57,11 +57,6 @@ def test_an_odd_url_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> Non
         check_url(url)
 
 
-@pytest.mark.threat(
-    "git",
-    "file:// where it is enabled",
-    "taken; without SPARKBUILD_ALLOW_FILE_GIT=1 it is refused with the other addresses",
-)
 def test_file_urls_need_a_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKBUILD_ALLOW_FILE_GIT", "1")
     assert check_url("file:///somewhere/x.git") == "file:///somewhere/x.git"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,27 @@ _HOSTILE = {
     "no such file": _EDIT.replace("/f", "/nowhere"),
     "half": _EDIT + _OTHER.replace("-two", "-zwei"),
     "huge": _EDIT + "#" * (1 << 20),
+    "into .git, spelled in octal": _new("x")
+    .replace("b/x", '"b/\\056git/config"')
+    .replace("a/x", '"a/\\056git/config"'),
+    "climbing, quoted": _new("x").replace("a/x", '"a/../x"').replace("b/x", '"b/../x"'),
+    "a link, then a file through it": _new("way", "120000").replace("+x\n", "+../outside\n")
+    + _EDIT.replace("/f", "/way/f"),
+    "a file that becomes a link": "diff --git a/f b/f\nold mode 100644\nnew mode 120000\n"
+    + _EDIT.split("\n", 1)[1],
+    "deleted, then a link": "diff --git a/f b/f\ndeleted file mode 100644\n--- a/f\n+++ /dev/null\n"
+    "@@ -1,3 +0,0 @@\n-one\n-two\n-three\n" + _new("f", "120000"),
+    "an old file with another mode": _EDIT.replace("--- a/f", "old mode 100644\nnew mode 104755\n--- a/f"),
+    "a copy from outside": "diff --git a/../outside/f b/f2\nsimilarity index 100%\n"
+    "copy from ../outside/f\ncopy to f2\n",
+    "numbers beyond all": _EDIT.replace("-1,3 +1,3", "-1,99999999999999999999 +1,3"),
+    "the same file twice, the second fails": _EDIT + _EDIT.replace("-two", "-zwei"),
+    "an absent parent": _new("f/below"),
+    "escape codes in a name": _new("x")
+    .replace("a/x", '"a/\\033[2J/.git/x"')
+    .replace("b/x", '"b/\\033[2J/.git/x"'),
+    "NUL in its text": _EDIT.replace("+2", "+\0"),
+    "a submodule's settings through a link": _EDIT.replace("/f", "/out/../f"),
 }
 
 
@@ -123,6 +145,16 @@ def test_the_digest_knows_names_order_and_content(tmp_path: Path) -> None:
     one, two = _patch(tmp_path, _EDIT), _patch(tmp_path, _OTHER, "0002-y.patch")
     digests = {patches.digest(patches.describe(p)) for p in ([], [one], [two], [one, two], [two, one])}
     assert len(digests) == 5
+
+
+@pytest.mark.threat(
+    "patches", "a patch that is a pipe, a device or a folder", "refused (4), never waited for"
+)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_patch_that_is_no_file(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "0001-x.patch")
+    with pytest.raises(SourceError):
+        patches.describe([tmp_path / "0001-x.patch"])
 
 
 def test_an_unreadable_patch_is_an_error(tmp_path: Path) -> None:

@@ -661,9 +661,7 @@ def test_a_registry_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monk
         tags(f"oci://127.0.0.1:{silent.getsockname()[1]}/toy")
 
 
-@pytest.mark.threat(
-    "archives", "a registry that sends on to another host", "the password stays with its registry"
-)
+@pytest.mark.threat("archives", "passwords that are kept for other registries", "not sent to this one")
 def test_the_password_goes_to_its_registry_only(hostile: str, sealed: Path) -> None:
     (sealed / ".docker").mkdir()
     auths = {"auths": {"127.0.0.1:1": {"auth": "c2VjcmV0"}, "example.invalid": {"auth": "c2VjcmV0"}}}
