@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from git.util import RemoteProgress
 
 _ENV = "/usr/bin/env"
+_COUNTED = 1e12  # objects or bytes that a fetch can have
 _MOST = 8 << 20  # characters of what git says while it works
 _PASSED = (
     "PATH",
@@ -121,7 +122,8 @@ def _listener(progress: Progress) -> RemoteProgress:
     def hear(code: int, done: str | float, total: str | float | None = None, text: str = "") -> None:
         names = {reader.COUNTING: "counting", reader.RECEIVING: "receiving", reader.RESOLVING: "resolving"}
         step = names.get(code & reader.OP_MASK, "git")
-        progress.advance(float(done), float(total or 0), f"{step} {text}".strip())
+        if max(float(done), float(total or 0)) < _COUNTED:  # a server says any number
+            progress.advance(float(done), float(total or 0), f"{step} {text}".strip())
 
     reader = CallableRemoteProgress(hear)
     return reader
