@@ -200,6 +200,38 @@ def test_hostile_words_everywhere(artifact: Path, tmp_path: Path, capsys: pytest
     assert [c for c in page if not c.isprintable() and c != "\n"] == []
 
 
+def with_numbers(part: Any, whole: int, real: float) -> Any:  # noqa: ANN401 - any JSON
+    """Return a document with every number replaced."""
+    if isinstance(part, dict):
+        return {k: with_numbers(v, whole, real) for k, v in part.items()}
+    if isinstance(part, list):
+        return [with_numbers(v, whole, real) for v in part]
+    if isinstance(part, float):
+        return real
+    return whole if isinstance(part, int) and not isinstance(part, bool) else part
+
+
+@pytest.mark.threat(
+    "manifests",
+    "huge, negative and zero numbers, the year 1 and the year 9999 all over a manifest",
+    "shown or refused, never a crash",
+)
+@pytest.mark.parametrize(
+    ("whole", "real", "year"), [(2**63 - 1, 1.7e308, "9999"), (-(2**63), -1.7e308, "0001"), (0, 0.0, "1970")]
+)
+def test_odd_numbers(
+    whole: int, real: float, year: str, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = with_numbers(json.loads((artifact / "manifest.json").read_bytes()), whole, real)
+    document["build"]["started"] = f"{year}-01-01T00:00:00+00:00"
+    text(artifact, json.dumps(document))
+    assert manifests.read(artifact / "manifest.json")
+    for words in commands(artifact, tmp_path):
+        for form in ([], ["--json"]):
+            assert run([*words, *form]) in (0, 1, 2, 3, 4, 7, 8), (words, capsys.readouterr())
+            capsys.readouterr()
+
+
 @pytest.fixture
 def shelf(artifact: Path, tmp_path: Path) -> Path:
     """Return a published folder of one artifact."""
@@ -256,6 +288,19 @@ def test_sidecars(change: Change, artifact: Path, tmp_path: Path, capsys: pytest
         (["import", str(artifact)], 8),
     ):
         assert run(words) == code, capsys.readouterr()
+
+
+@pytest.mark.threat(
+    "manifests",
+    "a note of where it was published that is a pipe, in the store",
+    "gc leaves the artifact alone",
+)
+def test_gc_does_not_wait_for_a_pipe(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["import", str(artifact)]) == 0
+    (kept,) = Folders.default().store.glob("toy/*/manifest.json")
+    pipe(kept.with_name("published.json"))
+    assert run(["gc", "--keep", "0"]) == 0
+    assert kept.exists()
 
 
 @pytest.mark.threat(
