@@ -36,7 +36,7 @@ _TAR_EXTENSIONS = (
 # What tarfile, zipfile and the decompressors raise for damaged, encrypted or hostile bytes.
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, ValueError, RuntimeError, OverflowError),
+    *(EOFError, ValueError, RuntimeError, OverflowError, MemoryError),
 )
 
 
@@ -73,7 +73,9 @@ def extract(
             _extract_tar(archive, names)
     except _BROKEN as problem:
         raise SourceError(
-            f"not a whole archive: {problem}", where=str(archive), remedy="fetch it again"
+            f"not a whole archive: {str(problem) or 'it asks for more memory than there is'}",
+            where=str(archive),
+            remedy="fetch it again",
         ) from problem
     except OSError as problem:
         if problem.errno in DISK_FAULTS:

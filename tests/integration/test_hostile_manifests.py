@@ -225,7 +225,7 @@ def test_odd_numbers(
     document = with_numbers(json.loads((artifact / "manifest.json").read_bytes()), whole, real)
     document["build"]["started"] = f"{year}-01-01T00:00:00+00:00"
     text(artifact, json.dumps(document))
-    assert manifests.read(artifact / "manifest.json")
+    assert manifests.read(artifact / "manifest.json").engine.name == "toy"
     for words in commands(artifact, tmp_path):
         for form in ([], ["--json"]):
             assert run([*words, *form]) in (0, 1, 2, 3, 4, 7, 8), (words, capsys.readouterr())
@@ -329,3 +329,19 @@ def test_publish_all_hides_nothing(
     assert [a.manifest.engine.name for a in handover.artifacts(tmp_path / "to")] == ["toy"]
     shutil.rmtree(good.parent)
     assert run(["publish", str(tmp_path / "to"), "--all"]) == 8
+
+
+@pytest.mark.threat("manifests", "a password in an address for import, publish and build", "shown nowhere")
+def test_a_password_is_not_repeated(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("oci://me:hunter2@127.0.0.1:9/toy:1", "https://me:hunter2@127.0.0.1:9/toy"):
+        for words in (
+            ["import", place], ["publish", place, f"{artifact}/"],
+
+            ["build", "llama_cpp", "--source", place, "--offline"],
+        ):  # fmt: skip
+            for form in ([], ["--json"]):
+                assert run([*words, *form]) in (2, 3, 8), words
+                said = capsys.readouterr()
+                assert "hunter2" not in said.out + said.err, words

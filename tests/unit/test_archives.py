@@ -286,6 +286,27 @@ def test_hostile_headers_are_refused(tmp_path: Path, into: Path, data: bytes, pa
     assert sum(p.stat().st_size for p in into.rglob("*")) < 1 << 20
 
 
+_CHILD = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]), int(sys.argv[3])))
+from sparkbuild.archives import extract
+from sparkbuild.errors import SourceError
+try:
+    extract(Path(sys.argv[1]), Path(sys.argv[2]))
+except SourceError as refused:
+    print(refused.what)
+"""
+
+
+def in_a_small_room(archive: Path, into: Path, limit: int) -> str:
+    """Unpack in a child with so many bytes of memory; return why it refused."""
+    words: list[str | Path] = [sys.executable, "-c", _CHILD, archive, into, str(limit)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 _FILLERS = {
     "records": [records(comment="x" * 60_000) + header(".git/x")],
     "records for all": [records(b"g", **{f"c{i}": "x" * 60_000}) + header(".git/x") for i in range(64)],
@@ -307,19 +328,7 @@ def test_headers_do_not_fill_the_memory(tmp_path: Path, into: Path, parts: list[
     pack = zstandard.ZstdCompressor().compress
     frames = [pack(part) for part in parts]
     (tmp_path / "x.tar").write_bytes(b"".join(frames * (3_000 // len(frames))) + pack(_END))
-    code = f"""
-import resource
-from pathlib import Path
-resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
-from sparkbuild.archives import extract
-from sparkbuild.errors import SourceError
-try:
-    extract(Path({str(tmp_path / "x.tar")!r}), Path({str(into)!r}))
-except SourceError as refused:
-    print(refused.what)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    in_a_small_room(tmp_path / "x.tar", into, 200 << 20)
     assert not list(into.iterdir())
 
 
@@ -372,6 +381,26 @@ def test_a_hostile_zip_is_refused(tmp_path: Path, into: Path, members: list[tupl
     with pytest.raises(SourceError):
         extract(zipped(tmp_path / "x.zip", *members), into)
     assert below(tmp_path) <= {"x.zip"} | {f"out/into/{n}" for n in below(into)}
+
+
+@pytest.mark.threat(
+    "archives",
+    "a zip whose members have other names in front of their bytes, or ask for 4 GB to be unpacked",
+    "refused (4)",
+)
+@pytest.mark.parametrize("lie", ["name", "memory"])
+def test_a_zip_that_is_at_odds_with_itself_is_refused(tmp_path: Path, into: Path, lie: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as pack:
+        pack.writestr("aaaa", b"x" * 1000)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    if lie == "name":
+        data[30:34] = b"../x"  # of the local header (APPNOTE.TXT 4.3.7)
+    else:
+        struct.pack_into("<I", data, 30 + 4 + 5, 2**32 - 1)  # LZMA's dictionary (APPNOTE.TXT 5.8.8)
+    (tmp_path / "x.zip").write_bytes(data)
+    said = in_a_small_room(tmp_path / "x.zip", into, 1 << 30)
+    assert said.startswith("not a whole archive: ")
+    assert below(tmp_path) <= {"x.zip", "out/into/aaaa"}
 
 
 @pytest.mark.threat("archives", "an encrypted zip, an unknown compression", "refused (4)")
