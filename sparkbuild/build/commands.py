@@ -15,6 +15,7 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.errors import ConfigureError
+from sparkbuild.handover import plain_bytes
 from sparkbuild.planning import Plan
 
 _MARCH = re.compile(r"-m(arch|cpu)=([^\s,'\"]+)")
@@ -99,8 +100,8 @@ def read_database(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tup
             return read(ninja, build_dir, wanted)
     path = build_dir / "compile_commands.json"
     try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[Entry])
-    except (OSError, msgspec.DecodeError) as problem:
+        entries = msgspec.json.decode(plain_bytes(path), type=list[Entry])
+    except (OSError, ValueError, RecursionError) as problem:  # a DecodeError is a ValueError
         raise ConfigureError(
             "there are no compile commands to read",
             where=str(path),

@@ -19,9 +19,9 @@ from sparkbuild.source.records import Kind, Option
 
 _TOKEN = re.compile(
     r"""
-    \#\[(?P<c>=*)\[.*?\](?P=c)\]        # bracket comment
+    \#\[(?P<c>=*)\[.*?(?:\](?P=c)\]|\Z) # bracket comment; what is not closed is the rest, seen once
     | \#[^\n]*                          # line comment
-    | \[(?P<b>=*)\[(?P<raw>.*?)\](?P=b)\]
+    | \[(?P<b>=*)\[(?P<raw>.*?)(?:\](?P=b)\]|\Z)
     | "(?P<quoted>(?:[^"\\]|\\.)*)"
     | (?P<open>\() | (?P<close>\))
     | (?P<word>(?:[^\s()\#"\\]|\\.)(?:[^\s()\#"\\]|\\.|"[^"\s]*")*)

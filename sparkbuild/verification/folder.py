@@ -14,6 +14,7 @@ from sparkbuild.build.ninja import replaced
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf, Toolchain
 from sparkbuild.errors import BinaryError, MissingError, SparkbuildError, UsageError
+from sparkbuild.handover import plain_bytes
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
 from sparkbuild.planning import Definition, Inputs, from_recipe
@@ -91,8 +92,8 @@ def look(
 def read_cache(path: Path) -> dict[str, CacheEntry]:
     """Read a CMakeCache.txt. Raises UsageError when it is none."""
     try:
-        lines = path.read_text(errors="replace").split("\n")
-    except OSError as problem:
+        lines = re.split("\r\n?|\n", plain_bytes(path).decode(errors="replace"))
+    except (OSError, ValueError) as problem:
         raise UsageError(
             "not a folder that CMake configured",
             where=str(path),

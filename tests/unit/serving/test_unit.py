@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -200,6 +201,9 @@ def test_a_models_architecture(tmp_path: Path) -> None:
         assert model_architecture(tmp_path / "m") == ""
     (tmp_path / "m").write_bytes(whole[:24] + b"\xff" * 40)
     assert model_architecture(tmp_path / "m") == ""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="cannot read the model"):
+        model_architecture(tmp_path / "pipe")
     for data in (b"", b"GGU", b"\x7fELF"):
         (tmp_path / "m").write_bytes(data)
         with pytest.raises(UsageError, match="no GGUF"):
