@@ -241,11 +241,16 @@ class Repository(msgspec.Struct, frozen=True):
             return allowed
         name, _, password = who.partition(":")
         secret = ":".join(map(urllib.parse.unquote, (name, password)))
-        return allowed | {
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": f"http.{redact(self.url)}.extraHeader",
-            "GIT_CONFIG_VALUE_0": f"Authorization: Basic {base64.b64encode(secret.encode()).decode()}",
+        settings = {
+            f"http.{redact(self.url)}.extraHeader": "Authorization: Basic "
+            + base64.b64encode(secret.encode()).decode(),
+            "http.followRedirects": "false",  # git would send the header to any host
         }
+        pairs = enumerate(settings.items())
+        lines = {
+            f"GIT_CONFIG_{w}_{n}": v for n, pair in pairs for w, v in zip(("KEY", "VALUE"), pair, strict=True)
+        }
+        return allowed | lines | {"GIT_CONFIG_COUNT": str(len(settings))}
 
     def _remote(self) -> dict[str, str]:
         """Return the remote's settings, which stay in no file."""

@@ -555,6 +555,25 @@ def test_a_password_is_in_no_argument(mirror: Repository, server: Server, tmp_pa
 
 @pytest.mark.threat(
     "git",
+    "a server that sends a client with a password on to another host",
+    "refused (4); nothing is sent there",
+)
+def test_a_password_goes_to_its_host_alone(
+    mirror: Repository, server: Server, upstream: Path, told: Told
+) -> None:
+    other = Server(upstream)
+    try:
+        server.location = f"http://{other.place}/info/refs?service=git-upload-pack"
+        with pytest.raises(SourceError):
+            mirror.find("main", offline=False, progress=told)
+        assert other.logins == []
+        assert server.logins
+    finally:
+        other.close()
+
+
+@pytest.mark.threat(
+    "git",
     "a server whose refs are named ../../x, -x, x.lock, with @{ or control characters",
     "not written, or refused (4); nothing outside of the mirror",
 )
