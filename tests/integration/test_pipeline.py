@@ -213,10 +213,13 @@ class TestTwoAtOnce:
 
 @pytest.fixture
 def traps(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder with a cmake, ninja and ccache that leave a mark when they are run."""
+    """Return a folder with a cmake, ninja, shell and more that leave a mark when they are run."""
     folder, mark = tmp_path / "traps", tmp_path / "sprung"
     folder.mkdir()
-    for name in ("cmake", "ninja", "ccache", "make"):
+    for name in (
+        *("cmake", "ninja", "ccache", "make", "bwrap", "nvcc", "ld", "as", "ar", "sh", "python3"),
+        *("pkg-config", "cc", "c++"),
+    ):
         (folder / name).write_text(f"#!/bin/sh\necho {name} >> '{mark}'\nexit 1\n")
         (folder / name).chmod(0o755)
     yield folder
@@ -230,6 +233,11 @@ class TestHostileEnvironment:
         "environment",
         "CFLAGS, LDFLAGS, CC, NVCC_*, CUDAHOSTCXX, LD_PRELOAD, CMAKE_*, CCACHE_*, GIT_*, PATH of the caller",
         "the same key, bytes and recorded environment",
+    )
+    @pytest.mark.threat(
+        "environment",
+        "fake cmake, ninja, ccache, make, bwrap, nvcc, ld, as, ar, sh, python3, pkg-config first on PATH",
+        "none is run",
     )
     def test_same_key_and_bytes(self, built: Built, box: Box, traps: Path, tmp_path: Path) -> None:
         plain = box.build(built.toy, "--json").artifact()["manifest"]

@@ -234,3 +234,19 @@ def test_a_lock_can_be_taken_again_and_passes_errors_on(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="of the block"), locked(tmp_path / "new" / "lock", wait=0):
             raise OSError("of the block")
+
+
+@pytest.mark.threat(
+    "manifests",
+    "a lock in a published folder that is a link to another file, or a pipe",
+    "the file is kept (8); the pipe is not waited for",
+)
+def test_a_lock_is_not_made_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "lock").symlink_to("other")
+    with pytest.raises(StoreError, match="cannot lock"), locked(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "other").read_text() == "precious"
+    os.mkfifo(tmp_path / "pipe")
+    with locked(tmp_path / "pipe", wait=5):
+        pass
