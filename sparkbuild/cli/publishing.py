@@ -83,7 +83,7 @@ def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: boo
     from sparkbuild.publish import ARCHIVE, With  # noqa: PLC0415
     from sparkbuild.publish import publish as hand_over  # noqa: PLC0415
 
-    if not file.name.endswith(ARCHIVE):
+    if not file.name.endswith(ARCHIVE) or ":/" in str(file):  # an address would become a folder "oci:"
         raise UsageError(f"not a name for an archive: {file.name}", remedy=f"end it with {ARCHIVE}")
     (found,) = _chosen((artifact,), False, Folders.default())
     with progress() as shown:

@@ -331,13 +331,16 @@ def test_publish_all_hides_nothing(
     assert run(["publish", str(tmp_path / "to"), "--all"]) == 8
 
 
-@pytest.mark.threat("manifests", "a password in an address for import, publish and build", "shown nowhere")
+@pytest.mark.threat(
+    "manifests", "a password in an address for import, publish, export and build", "shown nowhere"
+)
 def test_a_password_is_not_repeated(
     artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place in ("oci://me:hunter2@127.0.0.1:9/toy:1", "https://me:hunter2@127.0.0.1:9/toy"):
         for words in (
             ["import", place], ["publish", place, f"{artifact}/"],
+            ["export", f"{artifact}/", f"{place}.tar.zst"],
 
             ["build", "llama_cpp", "--source", place, "--offline"],
         ):  # fmt: skip
