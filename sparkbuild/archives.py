@@ -18,12 +18,12 @@ from typing import BinaryIO, Self
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import DISK_FAULTS, disk_error
+from sparkbuild.files import DEEPEST, DISK_FAULTS, disk_error, too_deep
 
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000
 _MAX_BYTES = 8 << 30  # an unpacked source or wheel; cuBLAS for arm64 is 0.9 GB
-_MAX_EXTENSION = 1 << 20  # bytes of a long name or of PAX records, which tarfile reads into memory
+_MAX_EXTENSION = 1 << 16  # bytes of a long name or of PAX records: up to 1,000 are in memory at once
 _MAX_TAIL = 1 << 20  # bytes of zeros that end a tar archive
 ZSTD = b"(\xb5/\xfd"  # how a zstd frame begins (RFC 8878, 3.1.1)
 _ZSTD_WINDOW = 128 << 20  # bytes of memory a frame may ask for, as the zstd program allows
@@ -36,7 +36,7 @@ _TAR_EXTENSIONS = (
 # What tarfile, zipfile and the decompressors raise for damaged, encrypted or hostile bytes.
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, ValueError, RuntimeError, OverflowError),
+    *(EOFError, ValueError, RuntimeError, OverflowError, MemoryError),
 )
 
 
@@ -73,7 +73,9 @@ def extract(
             _extract_tar(archive, names)
     except _BROKEN as problem:
         raise SourceError(
-            f"not a whole archive: {problem}", where=str(archive), remedy="fetch it again"
+            f"not a whole archive: {str(problem) or 'it asks for more memory than there is'}",
+            where=str(archive),
+            remedy="fetch it again",
         ) from problem
     except OSError as problem:
         if problem.errno in DISK_FAULTS:
@@ -113,6 +115,8 @@ class _Names:
             raise self.refuse(name, "its name leaves the folder")
         if self.plain:
             self._check_plain(name, path)
+        if len(path.parts) > DEEPEST:
+            raise too_deep(self.archive)
         parts = path.parts[self._strip :]
         if parts[: len(self._below)] != self._below:
             return None
@@ -155,7 +159,16 @@ class _Header(tarfile.TarInfo):
         info = super().frombuf(buf, encoding, errors)
         if info.type in _TAR_EXTENSIONS and info.size > _MAX_EXTENSION:
             raise ValueError(f"a header of {info.size} bytes")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            cls._sparse()
         return info
+
+    @staticmethod
+    def _sparse(*_: object) -> None:
+        """Refuse a file with holes, whose map tarfile would read into memory whatever its length."""
+        raise ValueError("a sparse file")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse  # what TarInfo calls for a map
 
 
 @contextlib.contextmanager
@@ -213,6 +226,8 @@ def _extract_tar(archive: Path, names: _Names) -> None:
     links: list[tuple[Path, str]] = []
     with _opened(archive, plain=names.plain is not None) as tar:
         for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined] # typeshed lacks it; else all stay in memory
+            _check_sizes(tar, member)
             target = names.place(member.name, member.size)
             if names.plain:
                 _check_plain(member, names)
@@ -233,9 +248,16 @@ def _extract_tar(archive: Path, names: _Names) -> None:
             with source, target.open("xb") as out:
                 shutil.copyfileobj(source, out, _BLOCK)
             target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
-        if names.plain:
-            _check_tail(tar)
+        _check_tail(tar)
     _make_links(links, names)
+
+
+def _check_sizes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Raise ReadError for a size below zero, with which tarfile goes back, and for endless global records."""
+    if member.size < 0:
+        raise tarfile.ReadError(f"a file of {member.size} bytes")
+    if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > _MAX_EXTENSION:
+        raise tarfile.ReadError("too many global records")
 
 
 def _check_plain(member: tarfile.TarInfo, names: _Names) -> None:

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -23,11 +26,11 @@ import msgspec
 
 INDEX = "index.json"
 MANIFEST = "manifest.json"
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 # "$" alone would take a final newline. A store has a folder "current" of its own.
 EngineName = Annotated[str, msgspec.Meta(pattern=r"^(?!current$)[a-z0-9][a-z0-9_.+-]{0,63}$(?!\n)")]
 BinPath = Annotated[str, msgspec.Meta(pattern=r"^bin/[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
-_MOST = 64 << 20  # bytes of an index or a manifest
+MOST = 64 << 20  # bytes of an index or a manifest
 
 
 class HandoverError(Exception):
@@ -267,7 +270,7 @@ def read_index(folder: Path) -> Index:
     """Read a folder's index. Raises HandoverError."""
     path = folder / INDEX
     try:
-        return msgspec.json.decode(_bytes(path), type=Index)
+        return msgspec.json.decode(plain_bytes(path), type=Index)
     except (OSError, ValueError, RecursionError) as problem:
         raise HandoverError(f"{path}: not a valid index: {problem}") from problem
 
@@ -289,7 +292,7 @@ def open_artifact(folder: Path, entry: Entry) -> Artifact:
         raise HandoverError(f"{folder}: the index names a manifest outside of it: {entry.manifest!r}")
     path = folder / place
     try:
-        data = _bytes(path)
+        data = plain_bytes(path)
         found = msgspec.json.decode(data, type=Handed)
     except (OSError, ValueError, RecursionError) as problem:
         raise HandoverError(f"{path}: not a valid manifest: {problem}") from problem
@@ -299,17 +302,27 @@ def open_artifact(folder: Path, entry: Entry) -> Artifact:
     return Artifact(path.parent, digest, found)
 
 
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(_MOST + 1)
-    if len(data) > _MOST:
-        raise ValueError(f"it has more than {_MOST >> 20} MiB")
+def plain_bytes(path: Path, most: int = MOST) -> bytes:
+    """Return a plain file's bytes. Raises OSError, ValueError for another kind and for more than ``most``."""
+    with _plain(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most >> 10} KiB")
     return data
+
+
+def _plain(path: Path) -> BufferedReader:
+    """Open a plain file; a pipe, on which open() would wait for its other end, is a ValueError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("it is no plain file")
+    return os.fdopen(handle, "rb")
 
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with _plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return ""

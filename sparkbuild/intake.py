@@ -15,6 +15,7 @@ from sparkbuild.files import Folders
 from sparkbuild.handover import MANIFEST
 from sparkbuild.progress import Progress
 from sparkbuild.publish import ARCHIVE, PUBLISHED, put_bin, sums, told_of
+from sparkbuild.source.names import redact
 from sparkbuild.transport import archive, registry
 
 
@@ -25,8 +26,8 @@ def take_in(
 
     All that is checked of it must hold, signatures too where ``asked`` names whose count. Raises StoreError.
     """
-    progress.stage(f"take in {source}")
-    with told_of(source):
+    progress.stage(f"take in {redact(source)}")
+    with told_of(redact(source)):
         folders.store.mkdir(parents=True, exist_ok=True)
         return _take_in(source, folders, asked, progress, plain_http=plain_http)
 
@@ -40,8 +41,8 @@ def _take_in(
         if failed := [c for c in checks if c.verdict == "failed"]:
             raise StoreError(
                 f"not taken in: {failed[0].what}: {failed[0].said}",
-                where=source,
-                remedy=f"'sparkbuild verify {source}' tells all {len(failed)} that do not hold",
+                where=redact(source),
+                remedy=f"'sparkbuild verify {redact(source)}' tells all {len(failed)} that do not hold",
             )
         manifest = manifests.read(folder / MANIFEST)
         engine, key = manifest.engine.name, manifest.key
@@ -50,7 +51,7 @@ def _take_in(
                 if sums(there.manifest) != sums(manifest):
                     raise StoreError(
                         f"the store has other bytes under the key of {there.name}",
-                        where=source,
+                        where=redact(source),
                         remedy="one of the two was not made from what its key says; remove that one",
                     )
                 return there
@@ -71,5 +72,7 @@ def unpacked(source: str, room: Path, *, plain_http: bool = False) -> Path:
         archive.unpack(Path(source), room / "unpacked")
         return room / "unpacked"
     if not (Path(source) / MANIFEST).is_file():
-        raise UsageError("no artifact there", where=source, remedy="name FILE.tar.zst, oci://... or a folder")
+        raise UsageError(
+            "no artifact there", where=redact(source), remedy="name FILE.tar.zst, oci://... or a folder"
+        )
     return Path(source)

@@ -26,17 +26,18 @@ from sparkbuild.errors import MissingError, SourceError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file
 from sparkbuild.progress import Progress
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 _DEFAULT_INDEX = "https://pypi.org/simple"
 _TIMEOUT = 60.0
 _BLOCK = 1 << 20
+_PAGE = 64 << 20  # bytes of an index page; the largest project has some ten million
 
 
 class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file of a package index: project, file name, SHA-256 and size in bytes."""
 
-    project: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.(whl|tar\.gz)$")]
+    project: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")]
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.(whl|tar\.gz)$(?!\n)")]
     sha256: Sha256
     size: Annotated[int, msgspec.Meta(gt=0)]
 
@@ -132,8 +133,16 @@ def _file_url(pin: Pin) -> str:
     accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
     with _open(_request(page, accept), pin) as answer:
         try:
-            rows = msgspec.json.decode(answer.read(), type=_Page).files
-        except (OSError, HTTPException, msgspec.DecodeError) as problem:
+            said = answer.read(_PAGE + 1)
+            if len(said) > _PAGE:
+                raise ValueError("it has no end")  # noqa: TRY301 - told as the others
+            rows = msgspec.json.decode(said, type=_Page).files
+        except (
+            OSError,
+            HTTPException,
+            ValueError,
+            RecursionError,
+        ) as problem:  # a DecodeError is a ValueError
             raise MissingError(
                 "the package index does not speak JSON (PEP 691)",
                 where=_without_secret(page),

@@ -30,8 +30,9 @@ from sparkbuild.files import (
     whole_folder,
     write_whole,
 )
-from sparkbuild.handover import MANIFEST
+from sparkbuild.handover import MANIFEST, plain_bytes
 from sparkbuild.progress import Progress
+from sparkbuild.source.names import redact
 from sparkbuild.transport import archive, registry
 
 ARCHIVE = ".tar.zst"
@@ -77,10 +78,10 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
     Raises UsageError for a place that can not be, StoreError when the artifact is not what its manifest
     describes, when other bytes lie under its key already, or for what the disk refuses.
     """
-    progress.stage(f"publish {found.name} to {dest}")
+    progress.stage(f"publish {found.name} to {redact(dest)}")
     path = Path(os.path.realpath(found.path))
     _check_place(Stored(path, found.manifest), dest)
-    with told_of(dest), locked(store.lock_of(path)):
+    with told_of(redact(dest)), locked(store.lock_of(path)):
         found = store.opened(path)  # as it is now, whatever a build or gc did meanwhile
         if wrong := [f.path for f in found.manifest.files if not _holds(path / f.path, f.sha256)]:
             raise StoreError(
@@ -104,7 +105,9 @@ def _check_place(found: Stored, dest: str) -> None:
     """Raise UsageError for an empty place, another scheme than oci://, or a place in the artifact itself."""
     if not dest or ("://" in dest and not dest.startswith("oci://")):
         raise UsageError(
-            "not a place to publish to", where=repr(dest), remedy=f"a folder, FILE{ARCHIVE} or oci://..."
+            "not a place to publish to",
+            where=repr(redact(dest)),
+            remedy=f"a folder, FILE{ARCHIVE} or oci://...",
         )
     root = Path(os.path.realpath(dest))
     if root.is_relative_to(found.path) or _place(found, root) == found.path:
@@ -295,7 +298,7 @@ def _handed(
 def _remember(found: Stored, place: str) -> None:
     """Note where an artifact was published: gc then leaves it alone."""
     try:
-        known = from_json((found.path / PUBLISHED).read_bytes(), Published).places
+        known = from_json(plain_bytes(found.path / PUBLISHED), Published).places
     except (OSError, ValueError, RecursionError):
         known = ()
     places = Published("sparkbuild/published/1", tuple(sorted({*known, place})))

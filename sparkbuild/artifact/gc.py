@@ -24,7 +24,7 @@ import msgspec
 from sparkbuild.artifact import index, store, use
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file, sync_folder
-from sparkbuild.handover import MANIFEST, Entry
+from sparkbuild.handover import MANIFEST, Entry, plain_bytes
 
 _LEFT = re.compile(rf"\.([0-9a-f]{{{index.NAME}}})\.(?!lock$).+")  # by files.whole_folder and by _remove
 _TAKEN = ".taken-*"  # where an import unpacks
@@ -144,7 +144,7 @@ def _is_needed(folder: Path, running: set[tuple[str, int]], folders: Folders) ->
     if folder in (*used.values(), *(use.previous(engine, folders) for engine in used)):
         return True
     try:
-        published = msgspec.json.decode((folder / "published.json").read_bytes(), type=_Published).places
+        published = msgspec.json.decode(plain_bytes(folder / "published.json"), type=_Published).places
     except FileNotFoundError:
         published = ()
     except (OSError, ValueError, RecursionError):  # somebody wrote it, so it was published

@@ -17,7 +17,7 @@ import msgspec
 from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
-from sparkbuild.handover import BinPath, EngineName, Run
+from sparkbuild.handover import BinPath, EngineName, Run, plain_bytes
 from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.report import SystemReport
@@ -30,7 +30,6 @@ from sparkbuild.toolchain.place import Way
 from sparkbuild.verification import Journey
 
 SCHEMA: Literal["sparkbuild/manifest/2"] = "sparkbuild/manifest/2"
-_MOST = 64 << 20  # bytes; a real one has some hundred thousand
 _SCHEMA_FILE = Path(__file__).with_name("manifest-2.schema.json")
 
 
@@ -191,12 +190,7 @@ def read(path: Path) -> Manifest:
     A key that is there twice is refused: another program would read the other value.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no plain file")  # noqa: TRY301 - told as the others
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
-        if len(data) > _MOST:
-            raise ValueError(f"it has more than {_MOST >> 20} MiB")  # noqa: TRY301 - told as the others
+        data = plain_bytes(path)
         _check_version(data, path)
         found = msgspec.json.decode(data, type=Manifest)
         json.loads(data, object_pairs_hook=unique)

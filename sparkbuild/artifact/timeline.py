@@ -12,6 +12,7 @@ import msgspec
 
 from sparkbuild.catalog.records import Record
 from sparkbuild.errors import StoreError
+from sparkbuild.handover import plain_bytes
 
 NAME = "timeline.json"
 SCHEMA: Literal["sparkbuild/timeline/1"] = "sparkbuild/timeline/1"
@@ -51,11 +52,7 @@ def read(folder: Path) -> Timeline | None:
     """
     path = folder / NAME
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
-        if len(data) > _MOST:
-            raise ValueError(f"it has more than {_MOST >> 20} MiB")  # noqa: TRY301 - told as the others
-        return msgspec.json.decode(data, type=Timeline)
+        return msgspec.json.decode(plain_bytes(path, _MOST), type=Timeline)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as problem:

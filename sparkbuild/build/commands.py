@@ -102,7 +102,7 @@ def read_database(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tup
     path = build_dir / "compile_commands.json"
     try:
         entries = msgspec.json.decode(read_plain(path), type=list[Entry])
-    except (OSError, msgspec.DecodeError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:  # a DecodeError is a ValueError
         raise ConfigureError(
             "there are no compile commands to read",
             where=str(path),

@@ -21,7 +21,10 @@ from sparkbuild.catalog.records import CudaWheels, Features, Proof, Recipe, Shel
 from sparkbuild.catalog.switches import ProfileFile, Switches
 from sparkbuild.errors import UsageError, did_you_mean
 from sparkbuild.files import Folders, sha256_bytes
+from sparkbuild.handover import plain_bytes
 
+_MOST = 256 << 10  # bytes of a file; the largest shipped one has some ten thousand
+_LINE = 2048  # bytes; tomllib's time for a dotted key grows with the square of its length
 R = TypeVar("R", Recipe, Toolchain, CudaWheels, Features, Switches, ProfileFile)
 _KINDS: dict[str, type] = {
     "recipes": Recipe,
@@ -172,9 +175,11 @@ def _pick(kind: str, name: str, names: dict[str, Shelf[R]], listed: Iterable[str
 def load(path: Path, kind: type[R]) -> Shelf[R]:
     """Read one file of the catalogue. Raises UsageError with file, key path and remedy."""
     try:
-        raw = path.read_bytes()
+        raw = plain_bytes(path, _MOST)
+        if any(len(line) > _LINE for line in raw.splitlines()):
+            raise ValueError(f"a line of more than {_LINE} bytes")  # noqa: TRY301 - told as the others
         data = tomllib.loads(raw.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:  # a TOMLDecodeError is a ValueError
         raise UsageError(
             f"cannot read {path.name}: {problem}", where=str(path), remedy="mend the file"
         ) from None

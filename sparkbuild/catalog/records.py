@@ -16,9 +16,9 @@ from sparkbuild.packages import Pin, Sha256
 
 T = TypeVar("T")
 Backend = Literal["cuda", "cpu"]
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_.+-]*$", max_length=64)]
-OptionName = Annotated[str, msgspec.Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.+-]*$(?!\n)", max_length=64)]
+OptionName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=128)]
+Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}$(?!\n)")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
 
@@ -60,7 +60,7 @@ class SdistSource(Revision, frozen=True):
     """
 
     pin: Pin
-    root: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+    root: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$(?!\n)")]
     note: str = ""
 
 
@@ -273,7 +273,7 @@ class Refusal(Record, frozen=True):
 class Cuda(Record, frozen=True):
     """The GPU side of a target machine."""
 
-    arch: Annotated[str, msgspec.Meta(pattern="^([0-9]{2,3}[af]?(-real|-virtual)?|native)$")]
+    arch: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{2,3}[af]?(-real|-virtual)?|native)$(?!\n)")]
     wheels: Name
     refuse: tuple[Refusal, ...] = ()
 

@@ -12,7 +12,7 @@ import msgspec
 from sparkbuild.catalog.records import Name, Record, Text
 
 Role = Name
-Setting = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
+Setting = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$(?!\n)", max_length=64)]
 
 
 class Spelling(Record, frozen=True):

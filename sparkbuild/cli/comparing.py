@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkbuild.cli.options import chosen, finish, json_option
+from sparkbuild.cli.say import say
 from sparkbuild.errors import FindingError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,6 @@ def report(artifacts: tuple[str, ...], out: Path, *, as_json: bool) -> None:
     if as_json:
         render.document("report", page=out, artifacts=[s.name for s in shown], left_out=left_out)
         return
-    click.echo(f"{out}: {len(shown)} artifacts")
+    say(f"{out}: {len(shown)} artifacts")
     if left_out:
-        click.echo(f"left out: {len(left_out)}, to be readable; name those that you want to see")
+        say(f"left out: {len(left_out)}, to be readable; name those that you want to see")

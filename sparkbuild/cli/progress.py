@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
-from sparkbuild.inspection.runtime import printable
+from sparkbuild.cli.say import plain, say
 
 
 class _Lines:
@@ -25,17 +23,17 @@ class _Lines:
         self._told = time.monotonic()
 
     def stage(self, text: str) -> None:
-        click.echo(f"» {printable(text)}", err=True)
+        say(f"» {plain(text)}", err=True)
 
     def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
         if time.monotonic() - self._told < self._EVERY:
             return
         self._told = time.monotonic()
         share = f"{100 * done / total:3.0f} %" if total else ""
-        click.echo(f"  {share} {printable(text[-90:])}{_left(left)}", err=True)
+        say(f"  {share} {plain(text[-90:])}{_left(left)}", err=True)
 
     def note(self, text: str) -> None:
-        click.secho(f"! {printable(text)}", fg="yellow", err=True)
+        say(f"! {plain(text)}", fg="yellow", err=True)
 
 
 class _Bar:
@@ -47,16 +45,15 @@ class _Bar:
 
     def stage(self, text: str) -> None:
         self._drop()
-        self._bar.console.print(f"» {printable(text)}", highlight=False, markup=False)
+        self._bar.console.print(f"» {plain(text)}", highlight=False, markup=False)
 
     def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
-        said = printable(text[-60:]) + _left(left)
-        self._bar.update(self._task, completed=done, total=total, description=said)
+        self._bar.update(self._task, completed=done, total=total, description=plain(text[-60:]) + _left(left))
 
     def note(self, text: str) -> None:
-        self._bar.console.print(f"! {printable(text)}", style="yellow", highlight=False, markup=False)
+        self._bar.console.print(f"! {plain(text)}", style="yellow", highlight=False, markup=False)
 
     def _drop(self) -> None:
         if self._task is not None:
@@ -88,7 +85,11 @@ def progress() -> Iterator[Any]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    words = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), words)
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Bar(bar)

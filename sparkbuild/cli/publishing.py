@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.cli.options import chosen, json_option, plain_http_option, signers_options
-from sparkbuild.errors import UsageError
+from sparkbuild.cli.options import chosen, finish, json_option, plain_http_option, signers_options
+from sparkbuild.cli.say import say
+from sparkbuild.errors import FindingError, SparkbuildError, UsageError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
@@ -56,6 +58,7 @@ def publish(
 
     folders = Folders.default()
     found = _chosen(artifacts, everything, folders)
+    lost = store.entries(folders)[1] if everything else ()
     if len(found) > 1 and (dest.endswith(ARCHIVE) or ":" in dest.removeprefix("oci://").partition("/")[2]):
         raise UsageError(
             f"{len(found)} artifacts do not go into one {dest}",
@@ -64,7 +67,7 @@ def publish(
     with progress() as shown:
         extra = With(key, sbom, plain_http)
         handed = [hand_over(s, dest, extra, shown, remember=store.holds(s, folders)) for s in found]
-    _tell(handed, as_json)
+    _tell(handed, as_json, lost)
 
 
 @click.command("export")
@@ -80,7 +83,7 @@ def export(artifact: str, file: Path, sbom: bool, key: Path | None, as_json: boo
     from sparkbuild.publish import ARCHIVE, With  # noqa: PLC0415
     from sparkbuild.publish import publish as hand_over  # noqa: PLC0415
 
-    if not file.name.endswith(ARCHIVE):
+    if not file.name.endswith(ARCHIVE) or ":/" in str(file):  # an address would become a folder "oci:"
         raise UsageError(f"not a name for an archive: {file.name}", remedy=f"end it with {ARCHIVE}")
     (found,) = _chosen((artifact,), False, Folders.default())
     with progress() as shown:
@@ -109,7 +112,7 @@ def import_(source: str, allowed: Path | None, signer: str | None, plain_http: b
     if as_json:
         render.document("import", name=taken.name, path=taken.path, manifest=taken.manifest)
     else:
-        click.echo(f"{taken.name}\n  {taken.path}")
+        say(f"{taken.name}\n  {taken.path}")
 
 
 def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[Stored]:
@@ -119,6 +122,8 @@ def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[
         if names:
             raise UsageError("--all and names", remedy="give one of the two")
         if not (stored := store.all_stored(folders)):
+            for problem in store.entries(folders)[1]:
+                raise problem
             raise UsageError("the store is empty", where=str(folders.store), remedy="build something first")
         return stored
     if not names:
@@ -129,14 +134,18 @@ def _chosen(names: tuple[str, ...], everything: bool, folders: Folders) -> list[
     return [chosen(name, folders) for name in names]
 
 
-def _tell(handed: list[Handed], as_json: bool) -> None:
+def _tell(handed: list[Handed], as_json: bool, lost: Sequence[SparkbuildError] = ()) -> None:
+    """Show what was handed over; what of the store could not be read is a finding."""
     from sparkbuild.cli import render  # noqa: PLC0415
 
     if as_json:
-        render.document("publish", artifacts=handed)
-        return
-    for one in handed:
+        render.document("publish", artifacts=handed, unreadable=[p.as_dict() for p in lost])
+    for one in () if as_json else handed:
         state = "handed over" if one.fresh else "was there already"
-        click.echo(f"{one.name}  {state}{', signed' if one.signed else ''}")
-        click.echo(f"  {one.place}")
-        click.echo(f"  manifest sha256:{one.digest}" + (f"\n  bytes {one.blob}" if one.blob else ""))
+        say(f"{one.name}  {state}{', signed' if one.signed else ''}")
+        say(f"  {one.place}")
+        say(f"  manifest sha256:{one.digest}" + (f"\n  bytes {one.blob}" if one.blob else ""))
+    for problem in () if as_json else lost:
+        render.error(problem, as_json=False)
+    if lost:
+        finish(FindingError(f"{len(lost)} artifacts can not be read and were not handed over"), as_json)

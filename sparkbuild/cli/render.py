@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from sparkbuild.cli.progress import duration
+from sparkbuild.cli.say import plain, say, say_json
 from sparkbuild.errors import SparkbuildError
 
 if TYPE_CHECKING:
@@ -27,30 +26,23 @@ _VERDICT = {"ok": "green", "missing": "red", "faulty": "yellow", "not run": "dim
 
 def document(schema: str, *, version: int = 1, **members: Any) -> None:  # noqa: ANN401
     """Print one JSON document with its schema's name."""
-    import msgspec  # noqa: PLC0415
-
     from sparkbuild.files import to_json  # noqa: PLC0415
 
-    raw = to_json({"schema": f"sparkbuild/{schema}/{version}"} | members)
-    click.echo(msgspec.json.format(raw, indent=2).decode())
+    say_json(to_json({"schema": f"sparkbuild/{schema}/{version}"} | members))
 
 
 def error(problem: SparkbuildError, *, as_json: bool) -> None:
     """Say what failed, where and what to do; with ``--json`` as a document on stdout."""
     if as_json:
-        click.echo(json.dumps({"schema": "sparkbuild/error/1", "error": problem.as_dict()}, indent=2))
+        say(json.dumps({"schema": "sparkbuild/error/1", "error": problem.as_dict()}, indent=2))
         return
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    # A manifest's, a file's or a source's own words may be in all of these.
     if problem.output:
-        click.echo(printable(problem.output.rstrip(), "\n\t") + "\n", err=True)
-    what, where, remedy = (printable(t, "\n") for t in (problem.what, problem.where, problem.remedy))
-    click.secho(f"sparkbuild: {what}", fg="red", bold=True, err=True)
-    if where:
-        click.echo(f"  where:  {where}", err=True)
-    if remedy:
-        click.echo(f"  remedy: {remedy}", err=True)
+        say(problem.output.rstrip() + "\n", err=True)
+    say(f"sparkbuild: {problem.what}", fg="red", bold=True, err=True)
+    if problem.where:
+        say(f"  where:  {problem.where}", err=True)
+    if problem.remedy:
+        say(f"  remedy: {problem.remedy}", err=True)
 
 
 def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, note: str = "") -> None:
@@ -70,18 +62,21 @@ def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, no
     for column in drawn.columns:
         column.overflow = "fold"
     for row in rows:
-        drawn.add_row(*(c if isinstance(c, Text) else Text(str(c)) for c in row))
+        cells = [c if isinstance(c, Text) else Text(str(c)) for c in row]
+        for cell in cells:
+            cell.plain = plain(cell.plain, "\n\t")
+        drawn.add_row(*cells)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(Text(title, style="bold"))  # as the table's own it would fold to the table's width
+    console.print(Text(plain(title), style="bold"))  # as the table's own it would fold to the table's width
     console.print(drawn)
     if note:
-        console.print(note, style="dim", highlight=False, markup=False)
+        console.print(plain(note), style="dim", highlight=False, markup=False)
 
 
 def _long_table(title: str, rows: Sequence[Sequence[str]], note: str) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
-    click.echo("\n".join([title, *lines, *([note] if note else [])]))
+    say("\n".join([title, *lines, *([note] if note else [])]))
 
 
 def built(results: list[Result], *, as_json: bool) -> None:
@@ -93,10 +88,10 @@ def built(results: list[Result], *, as_json: bool) -> None:
     for result in results:
         made = result.stored.manifest
         how = f"built in {duration(made.build.wall_seconds)}" if result.fresh else "already in the store"
-        click.echo(f"{result.stored.name}  {how}")
-        click.echo(f"  {result.stored.path}/bin")
-        click.echo(f"  {source_line(result.stored)}")
-        click.echo(f"  --version: {version_line(result.stored)}")
+        say(f"{result.stored.name}  {how}")
+        say(f"  {result.stored.path}/bin")
+        say(f"  {source_line(result.stored)}")
+        say(f"  --version: {version_line(result.stored)}")
 
 
 def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as_json: bool) -> None:
@@ -131,11 +126,11 @@ def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as
         ("key", made.key[:12]),
     ]
     table("plan", ("", ""), [*head, *(("note", n) for n in source.notes)])
-    click.echo()
+    say()
     if explain:
         reasons = [(d.name, d.value, d.origin, d.why) for d in made.definitions]
         table("definitions", ("definition", "value", "origin", "why"), reasons)
-        click.echo()
+        say()
         table("left out", ("intent", "why"), [(s.intent, s.reason) for s in made.skipped])
     else:
         table("definitions", ("definition", "value"), [(d.name, d.value) for d in made.definitions])
@@ -185,7 +180,7 @@ def catalog(known: Catalog, *, as_json: bool) -> None:
         for r in recipes.values()
     ]
     table("engines", ("engine", "also", "build from git", "from the package index", "state"), rows)
-    click.echo()
+    say()
     rows2 = [
         (t.record.name, t.record.title, t.record.cpu_arch or "native", t.record.cuda.arch)
         for t in toolchains.values()
@@ -205,9 +200,9 @@ def checked(found: Iterable[Checked], *, as_json: bool) -> None:
         return
     for row in rows:
         if row.problem is None:
-            click.echo(f"ok   {row.path}")
+            say(f"ok   {row.path}")
         else:
-            click.echo(f"BAD  {row.problem.where}: {row.problem.what} ({row.problem.remedy})")
+            say(f"BAD  {row.problem.where}: {row.problem.what} ({row.problem.remedy})")
 
 
 def checks(found: Iterable[Check], arch: str, *, as_json: bool) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,9 +28,9 @@ def checked(place: str, checks: Sequence[Check], *, signed: bool, as_json: bool)
     rows = [_row(c) for verdict in ("failed", "not run") for c in checks if c.verdict == verdict]
     table(_plain(f"verify {place}"), ("file", "what of it", "verdict", "why"), [*rows, *_held(checks)])
     if not bad and signed:
-        click.secho("\nheld, and signed", fg="green")
+        say("\nheld, and signed", fg="green")
     elif not bad:
-        click.secho(f"\nheld, but {_unsigned(checks)}", fg="yellow")
+        say(f"\nheld, but {_unsigned(checks)}", fg="yellow")
 
 
 def _unsigned(checks: Sequence[Check]) -> str:

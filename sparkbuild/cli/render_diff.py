@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,14 +22,14 @@ def difference(found: Difference, *, as_json: bool) -> None:
     if as_json:
         document("diff", differs=found.differs, difference=found)
         return
-    click.secho(_plain(f"A  {found.a.name}\nB  {found.b.name}"), bold=True)
+    say(_plain(f"A  {found.a.name}\nB  {found.b.name}"), bold=True)
     for line in found.summary:
-        click.echo(f"  {_plain(line)}")
+        say(f"  {_plain(line)}")
     for group in found.groups:
         if group.anything:
             _group(group)
     if alike := [g.name for g in found.groups if not g.anything]:
-        click.echo(f"\nthe same in both: {', '.join(alike)}")
+        say(f"\nthe same in both: {', '.join(alike)}")
 
 
 def _group(group: Group) -> None:
@@ -42,10 +41,10 @@ def _group(group: Group) -> None:
             rows.append((f"{len(names)} only in {sign}", _text(here), _text(there)))
     if group.same:
         rows.append((f"{group.same} the same", _text(""), _text("")))
-    click.echo()
+    say()
     table(group.name, ("", "A", "B"), rows)
     for line in group.meaning:
-        click.secho(f"  = {_plain(line)}", fg="cyan")
+        say(f"  = {_plain(line)}", fg="cyan")
 
 
 def _names(names: tuple[str, ...], most: int = 8) -> str:

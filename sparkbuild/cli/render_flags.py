@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli import render
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from sparkbuild.toolchain import FeatureProof
@@ -33,8 +32,8 @@ def compiler(trial: CompilerTrial, *, as_json: bool) -> None:
         rows,
         note="Each feature: its macro and its code; in brackets where it does not count for the flag.",
     )
-    click.echo(f"\nfault in native detection: {trial.fault}: {trial.reason}")
-    click.echo(f"remedy: {trial.remedy}")
+    say(f"\nfault in native detection: {trial.fault}: {trial.reason}")
+    say(f"remedy: {trial.remedy}")
 
 
 def cell(trial: FlagTrial, feature: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -54,9 +53,9 @@ def _one(build: Verified) -> None:
     )
     for j in build.flags:
         if j.verdict in ("lost", "unknown"):
-            click.secho(f"{j.flag}={j.asked}: {j.why}", fg="red" if j.failed else "yellow")
+            say(f"{j.flag}={j.asked}: {j.why}", fg="red" if j.failed else "yellow")
     for note in build.notes:
-        click.echo(f"not known: {note}")
+        say(f"not known: {note}")
 
 
 def _cell(stage: Stage) -> Text:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 from sparkbuild.inspection.gather import shown
 
 if TYPE_CHECKING:
@@ -30,17 +29,17 @@ def probed(probes: list[Probe], *, as_json: bool, everything: bool) -> None:
         document("probe", probes=[_machine(p) for p in probes])
         return
     for probe in probes:
-        click.secho(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
+        say(f"{shown(str(probe.path))}: {_engine(probe.verdicts)}", bold=True)
         _files(probe.files)
-        click.echo(f"needs from elsewhere: {', '.join(probe.verdicts.external) or 'nothing'}")
+        say(f"needs from elsewhere: {', '.join(probe.verdicts.external) or 'nothing'}")
         for name, why in probe.unread.items():
-            click.secho(f"can not be read: {name}: {why}", fg="yellow")
+            say(f"can not be read: {name}: {why}", fg="yellow")
         _findings(probe.verdicts)
         _matrix(probe.verdicts.pairs, probe.verdicts.pairs_note)
         _knows(probe.verdicts, everything=everything)
         _said(probe.said)
         for c in probe.contradictions:
-            click.secho(f"contradiction: {c.feature} is {c.static}; at run time: {c.runtime}", fg="red")
+            say(f"contradiction: {c.feature} is {c.static}; at run time: {c.runtime}", fg="red")
 
 
 def _machine(probe: Probe) -> dict[str, object]:
@@ -121,15 +120,15 @@ def _matrix(pairs: tuple[Pair, ...], others: str) -> None:
 def _knows(verdicts: Verdicts, *, everything: bool) -> None:
     known = [m.name for m in verdicts.models if m.state == "present"]
     unknown = [m.name for m in verdicts.models if m.state == "unknown"]
-    click.echo(f"models: {len(known)} architectures{_listed(known, everything)}")
+    say(f"models: {len(known)} architectures{_listed(known, everything)}")
     if verdicts.models_reason:
-        click.echo(f"  unknown: {len(unknown)}{_listed(unknown, everything)}; {verdicts.models_reason}")
-    click.echo(f"options: {len(verdicts.options)}{_listed(verdicts.options, everything)}")
+        say(f"  unknown: {len(unknown)}{_listed(unknown, everything)}; {verdicts.models_reason}")
+    say(f"options: {len(verdicts.options)}{_listed(verdicts.options, everything)}")
 
 
 def _said(said: Said | None) -> None:
     if said is None:
-        click.echo("run time: not run; --run starts its programs, so only for binaries you trust")
+        say("run time: not run; --run starts its programs, so only for binaries you trust")
         return
     rows = [("system", said.system.ran, said.system.system_info or said.system.reason)]
     devices = [f"{d.name} ({d.kind}) {d.description}" for b in said.system.backends for d in b.devices]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.progress import duration
 from sparkbuild.cli.render import table
+from sparkbuild.cli.say import say, say_json
 
 if TYPE_CHECKING:
     from sparkbuild.reproduction.records import Cause, Level, Rebuild, Reproduction
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
 def reproduction(report: Reproduction, *, required: Level, as_json: bool) -> None:
     """Show a report; in JSON the record itself is the document."""
     if as_json:
-        import msgspec  # noqa: PLC0415
-
         from sparkbuild.files import to_json  # noqa: PLC0415
 
-        click.echo(msgspec.json.format(to_json(report), indent=2).decode())
+        say_json(to_json(report))
         return
     _heading(report, required)
     if report.inputs:
@@ -38,9 +35,9 @@ def reproduction(report: Reproduction, *, required: Level, as_json: bool) -> Non
         if rebuild.cause:
             _cause(number, rebuild.cause)
     if report.notes:
-        click.echo()
+        say()
     for note in report.notes:
-        click.echo(f"note: {_plain(note)}")
+        say(f"note: {_plain(note)}")
 
 
 def _heading(report: Reproduction, required: Level) -> None:
@@ -71,7 +68,7 @@ def _row(rebuild: Rebuild) -> tuple[str, ...]:
 
 
 def _cause(number: int, cause: Cause) -> None:
-    click.secho(f"\nrebuild {number}: the first file that differs is {_plain(cause.output)}", bold=True)
+    say(f"\nrebuild {number}: the first file that differs is {_plain(cause.output)}", bold=True)
     samples = "".join(f"\n  {_plain(sample)}" for sample in cause.samples)
     for name, text in (
         ("made by", _plain(cause.command)),
@@ -81,11 +78,11 @@ def _cause(number: int, cause: Cause) -> None:
         ("detail", _plain(cause.detail)),
     ):
         if text:
-            click.echo(f"{name}: {text}")
+            say(f"{name}: {text}")
 
 
 def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    click.echo()
+    say()
     table(title, heads, [[_plain(cell) for cell in row] for row in rows])
 
 

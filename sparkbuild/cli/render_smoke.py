@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.render import table
+from sparkbuild.cli.say import say_json
 
 if TYPE_CHECKING:
     from sparkbuild.smoke.records import Smoke
@@ -17,11 +16,9 @@ _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 def smoked(found: Smoke, *, as_json: bool) -> None:
     """Show a smoke test; in JSON the record itself is the document."""
     if as_json:
-        import msgspec  # noqa: PLC0415
-
         from sparkbuild.files import to_json  # noqa: PLC0415
 
-        click.echo(msgspec.json.format(to_json(found), indent=2).decode())
+        say_json(to_json(found))
         return
     from rich.text import Text  # noqa: PLC0415
 

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
 from sparkbuild.cli import render
 from sparkbuild.cli.progress import duration
+from sparkbuild.cli.say import say
 from sparkbuild.errors import StoreError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def shown(found: Stored, state: State, *, as_json: bool) -> None:
         render.document("show", name=found.name, path=found.path, manifest=made, **known)
         return
     _table("artifact", ("", ""), [*_head(found), *_standing(state)])
-    click.echo()
+    say()
     contents = [
         (
             f.path,
@@ -99,9 +99,9 @@ def shown(found: Stored, state: State, *, as_json: bool) -> None:
         for f in made.files
     ]
     _table("files", ("file", "role", "size", "device code", "sha256"), contents)
-    click.echo()
+    say()
     _run(made.run)
-    click.echo()
+    say()
     spelled = [
         (d.name, d.asked, "" if d.in_force == d.asked else d.in_force, d.origin) for d in made.definitions
     ]
@@ -141,7 +141,7 @@ def _run(run: Run) -> None:
     tools = [(t.role, t.path, f"{len(t.switches)} settings: {t.learned}") for t in run.tools]
     _table("tools", ("role", "file", "switches"), tools)
     needs = run.needs
-    click.echo()
+    say()
     rows = [
         ("processor", needs.processor),
         ("glibc", needs.glibc),
@@ -152,7 +152,7 @@ def _run(run: Run) -> None:
         ("fast KV pairs", _pairs(run)),
     ]
     _table("needs", ("", ""), rows)
-    click.echo()
+    say()
     commands = [
         (
             c.profile,
@@ -177,9 +177,9 @@ def used(found: Stored, link: Path, before: Path | None, *, as_json: bool) -> No
     if as_json:
         render.document("use", name=found.name, path=found.path, link=link, previous=before)
         return
-    click.echo(f"{found.name} is in use\n  {link}")
+    say(f"{found.name} is in use\n  {link}")
     if before:
-        click.echo(f"  before it: {before}")
+        say(f"  before it: {before}")
 
 
 def collected(gone: Sequence[Doomed], *, dry_run: bool, as_json: bool) -> None:
@@ -192,7 +192,7 @@ def collected(gone: Sequence[Doomed], *, dry_run: bool, as_json: bool) -> None:
     rows = [(d.name or f"{d.path.parent.name}/{d.path.name}", _megabytes(d.size), d.why) for d in gone]
     if rows:
         _table(what, ("what", "size", "why"), rows)
-    click.echo(f"{len(rows)} {what}, {_megabytes(total)}")
+    say(f"{len(rows)} {what}, {_megabytes(total)}")
 
 
 def _megabytes(size: int) -> str:

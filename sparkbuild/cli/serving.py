@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sparkbuild.cli.options import catalog_option, chosen, json_option
+from sparkbuild.cli.say import say
 
 
 @click.command()
@@ -67,6 +68,6 @@ def unit(
     if as_json:
         render.document("unit", artifact=stored.name, service=made)
         return
-    click.echo(made.unit, nl=False)
+    say(made.unit, nl=False)
     for note in made.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)

@@ -18,6 +18,7 @@ import msgspec
 
 from sparkbuild.errors import MissingError, UsageError
 from sparkbuild.files import write_whole
+from sparkbuild.handover import plain_bytes
 from sparkbuild.process import Completed, ProcessError, clean_env, run
 
 NAMESPACE = "artifact@sparkbuild"
@@ -93,9 +94,9 @@ def check(path: Path, allowed: Path, identity: str | None = None) -> Signed:
     Raises UsageError when the file itself can not be read, MissingError without ssh-keygen.
     """
     try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise UsageError(f"cannot read what was signed: {problem.strerror}", where=str(path)) from problem
+        data = plain_bytes(path)
+    except (OSError, ValueError) as problem:
+        raise UsageError(f"cannot read what was signed: {problem}", where=str(path)) from problem
     signature = signature_of(path)
     if not signature.is_file():
         return Signed("no signature", f"there is no {signature.name}")

@@ -13,8 +13,7 @@ from sparkbuild.artifact.store import Stored
 from sparkbuild.artifact.timeline import Timeline
 from sparkbuild.errors import StoreError
 from sparkbuild.files import sha256_bytes
-
-_MOST = 64 << 20  # bytes of a sidecar
+from sparkbuild.handover import plain_bytes
 
 
 class _Sidecar(msgspec.Struct, frozen=True):
@@ -72,8 +71,7 @@ def _shown(sign: str, stored: Stored) -> Shown:
 def _verdict(path: Path, digest: str, notes: list[str]) -> str:
     """Return a sidecar's verdict, "" where there is none for this very manifest."""
     try:
-        with path.open("rb") as file:
-            found = msgspec.json.decode(file.read(_MOST), type=_Sidecar)
+        found = msgspec.json.decode(plain_bytes(path), type=_Sidecar)
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, RecursionError) as problem:

@@ -152,6 +152,8 @@ def model_architecture(path: Path) -> str:
     can not be read or is no GGUF.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is no file")  # noqa: TRY301 - told as the others
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as problem:

@@ -16,7 +16,7 @@ import msgspec
 from sparkbuild.catalog.records import Features
 from sparkbuild.errors import BinaryError, UsageError
 from sparkbuild.files import Folders, sha256_bytes, sha256_file
-from sparkbuild.handover import MANIFEST, Artifact, Handed, HandoverError
+from sparkbuild.handover import MANIFEST, Artifact, Handed, HandoverError, plain_bytes
 from sparkbuild.inspection.facts import wanted_names
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.names import read_names
@@ -58,7 +58,7 @@ def artifact_at(folder: Path) -> Artifact:
     """Return the artifact in a folder. Raises UsageError where its manifest is missing or not valid."""
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
+        data = plain_bytes(path)
         return Artifact(folder, sha256_bytes(data), msgspec.json.decode(data, type=Handed))
     except (OSError, ValueError, RecursionError) as problem:
         raise UsageError(f"not an artifact: {problem}", where=str(path)) from problem

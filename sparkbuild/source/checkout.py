@@ -99,8 +99,9 @@ def _pinned(job: Job, ref: str | None) -> SourceTree | None:
 
 def _from_git_or_sdist(job: Job, ref: str | None) -> SourceTree:
     sdist = job.recipe.sdist
+    url = check_url(job.recipe.git.url)
     try:
-        return _from_git(job, redact(job.recipe.git.url), job.recipe.git.url, ref or job.recipe.git.commit)
+        return _from_git(job, redact(url), url, ref or job.recipe.git.commit)
     except MissingError as away:
         if job.way == "git" or not sdist or ref not in (None, sdist.commit):
             raise
@@ -198,7 +199,11 @@ def _from_given(job: Job, source: str, ref: str | None) -> SourceTree:
                 "no such folder or archive", where=source[:200], remedy="give an existing path or a URL"
             )
         return _from_git(job, redact(source), check_url(source), ref or "HEAD")
+    if any("\ud800" <= c <= "\udfff" for c in str(path)):  # bytes that are no text, as Python spells them
+        raise UsageError("the path is not UTF-8", where=ascii(source)[:200], remedy="give it another name")
     path = path.resolve()
+    if not path.is_dir() and not path.is_file():
+        raise UsageError("neither a folder nor a file", where=str(path), remedy="name a folder or an archive")
     if job.folders.cache.resolve().is_relative_to(path):
         raise UsageError(
             "the source holds sparkbuild's own cache", where=str(path), remedy="name a smaller folder"

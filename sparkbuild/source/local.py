@@ -6,9 +6,12 @@ empty repository of our own, and its HEAD and refs are copied there as text.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +19,8 @@ import msgspec
 from sparkbuild.archives import extract
 from sparkbuild.errors import SourceError, UsageError
 from sparkbuild.files import git_tree
-from sparkbuild.source.names import redact
+from sparkbuild.handover import plain_bytes
+from sparkbuild.source.names import legible
 from sparkbuild.source.records import Origin
 from sparkbuild.source.repository import Repository, create
 
@@ -24,12 +28,14 @@ Write = Callable[[Path], None]
 Found = tuple[Origin, Write]
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_POINTER = 64 << 10  # bytes of a file in a git directory that names another place
 _LFS_SIZE = 1024  # bytes; a pointer is smaller (the Git LFS specification)
 
 
 def from_folder(folder: Path, ref: str | None, scratch: Path) -> Found:
     """Return a folder's content as it is; or, with ``ref`` or for a bare repository, a commit of it."""
-    gitdir = _gitdir(folder)
+    with _readable(folder):
+        gitdir = _gitdir(folder)
     if ref and not gitdir:
         raise UsageError(
             f"--ref {ref} needs a git repository",
@@ -103,26 +109,46 @@ def _head(gitdir: Path, folder: Path, scratch: Path) -> Origin | None:
 
 
 def _lent(gitdir: Path, scratch: Path) -> Repository:
-    common = gitdir
-    if (gitdir / "commondir").is_file():  # a linked work tree
-        common = (gitdir / (gitdir / "commondir").read_text().strip()).resolve()
     ours = scratch / "lent.git"
     create(ours)
-    (ours / "objects" / "info").mkdir(exist_ok=True)
-    (ours / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
-    shutil.copyfile(gitdir / "HEAD", ours / "HEAD")
-    shutil.copytree(common / "refs", ours / "refs", dirs_exist_ok=True, symlinks=True, ignore=_unwanted)
-    for name in ("packed-refs", "shallow"):
-        if (common / name).is_file():
-            shutil.copyfile(common / name, ours / name)
+    with _readable(gitdir):
+        common = gitdir
+        if (gitdir / "commondir").is_file():  # a linked work tree
+            common = (gitdir / os.fsdecode(plain_bytes(gitdir / "commondir", _POINTER)).strip()).resolve()
+        (ours / "objects" / "info").mkdir(exist_ok=True)
+        (ours / "objects" / "info" / "alternates").write_bytes(_quoted(common / "objects"))
+        (ours / "HEAD").write_bytes(plain_bytes(gitdir / "HEAD", _POINTER))
+        shutil.copytree(common / "refs", ours / "refs", dirs_exist_ok=True, symlinks=True, ignore=_unwanted)
+        for name in ("packed-refs", "shallow"):
+            if (common / name).is_file():
+                (ours / name).write_bytes(plain_bytes(common / name))
     return Repository(ours, lender=str(gitdir))
+
+
+def _quoted(path: Path) -> bytes:
+    """Return a path as a line of alternates (gitrepository-layout(5)), quoted: it may hold a line break."""
+    odd = re.compile(rb'[\x00-\x1f"\\\\]')
+    return b'"' + odd.sub(lambda found: b"\\%03o" % found[0][0], os.fsencode(path)) + b'"\n'
+
+
+@contextlib.contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    """Turn what a damaged or hostile git directory gives into an error."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as problem:  # RuntimeError: links in circles
+        raise SourceError(
+            f"its git directory can not be read: {str(problem)[:200]}",
+            where=str(place),
+            remedy="mend it, or give an archive of the folder without it",
+        ) from problem
 
 
 def _gitdir(folder: Path) -> Path | None:
     """Return a folder's git directory: its own, a linked one, or the folder itself when bare."""
     dot = folder / ".git"
     if dot.is_file():
-        link = dot.read_text(errors="replace").partition("gitdir:")[2].strip()
+        link = os.fsdecode(plain_bytes(dot, _POINTER)).partition("gitdir:")[2].strip()
         dot = (folder / link).resolve() if link else dot
     for found in (dot, folder):
         if (found / "HEAD").is_file() and ((found / "objects").is_dir() or (found / "commondir").is_file()):
@@ -150,4 +176,4 @@ def _pointers(folder: Path) -> tuple[str, ...]:
         for p in files
         if p.stat().st_size < _LFS_SIZE and p.read_bytes().startswith(_LFS)
     )
-    return (f"{len(found)} files are Git LFS pointers, the first {redact(found[0])}",) if found else ()
+    return (f"{len(found)} files are Git LFS pointers, the first {legible(found[0])}",) if found else ()

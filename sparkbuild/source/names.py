@@ -20,6 +20,11 @@ def redact(text: str) -> str:
     return _USERINFO.sub("", text)
 
 
+def legible(text: str) -> str:
+    """Return a text with its bytes that are no UTF-8, which Python keeps as lone surrogates, spelled out."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def check_ref(ref: str) -> str:
     """Return a branch, tag or commit id that is safe to hand to git; raises UsageError."""
     parts = ref.split("/")

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import msgspec
 
+from sparkbuild.source.names import legible
 from sparkbuild.source.records import Kind, Option
 
 _TOKEN = re.compile(
     r"""
-    \#\[(?P<c>=*)\[.*?\](?P=c)\]        # bracket comment
+    \#\[(?P<c>=*)\[.*?(?:\](?P=c)\]|\Z) # bracket comment; what is not closed is the rest, seen once
     | \#[^\n]*                          # line comment
-    | \[(?P<b>=*)\[(?P<raw>.*?)\](?P=b)\]
+    | \[(?P<b>=*)\[(?P<raw>.*?)(?:\](?P=b)\]|\Z)
     | "(?P<quoted>(?:[^"\\]|\\.)*)"
     | (?P<open>\() | (?P<close>\))
     | (?P<word>(?:[^\s()\#"\\]|\\.)(?:[^\s()\#"\\]|\\.|"[^"\s]*")*)
@@ -54,7 +55,7 @@ def scan(tree: Path) -> Declared:
     for path in sorted(_cmake_files(tree), key=lambda p: (len(p.parts), p)):
         text = path.read_bytes().decode("utf-8", "replace")
         for command, arguments in calls(text):
-            option = _declaration(command, arguments, str(path.relative_to(tree)))
+            option = _declaration(command, arguments, legible(str(path.relative_to(tree))))
             if option:
                 options.setdefault(option.name, option)
             reads.update(name for a in arguments for name in _READ.findall(a))

@@ -16,10 +16,11 @@ import msgspec
 
 from sparkbuild.errors import SourceError
 from sparkbuild.files import sha256_bytes
+from sparkbuild.handover import plain_bytes
 from sparkbuild.source.records import Patch
 from sparkbuild.source.sealed import GitFailedError, ask
 
-_LIMIT = 1_000_000  # bytes
+_LIMIT = 1 << 20  # bytes
 _GOOD_MODES = ("100644", "100755")
 Fit = Literal["applies", "in the source already", "does not apply"]
 
@@ -102,13 +103,11 @@ def _check_text(path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(_LIMIT + 1)
+        return plain_bytes(path, _LIMIT)
     except OSError as problem:
         raise _refuse(path, f"it can not be read: {problem.strerror}", "mend the file") from None
-    if len(data) > _LIMIT:
-        raise _refuse(path, f"it is larger than {_LIMIT} bytes", "split it, or carry the change in a fork")
-    return data
+    except ValueError as problem:
+        raise _refuse(path, str(problem), "split it, or carry the change in a fork") from None
 
 
 def touched(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import difflib
 import re
@@ -15,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import git_tree, sha256_bytes, whole_folder
+from sparkbuild.files import DEEPEST, git_tree, sha256_bytes, too_deep, whole_folder
 from sparkbuild.progress import Progress
 from sparkbuild.source import sealed
-from sparkbuild.source.names import COMMIT, redact
+from sparkbuild.source.names import COMMIT, legible, redact
 from sparkbuild.source.records import Origin
 from sparkbuild.source.sealed import GitFailedError, OutOfReachError
 
@@ -102,11 +103,16 @@ class Repository(msgspec.Struct, frozen=True):
 
     def origin(self, ref: str, commit: str, location: str) -> Origin:
         """Return all that is to know of a commit: its tree without submodules, number and time."""
-        tree, seconds = self._look("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
+        told = self._look("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
+        if len(told) != 2:  # noqa: PLR2004 - as asked
+            raise SourceError(
+                f"commit {commit} can not be read", where=self.where, remedy="give a whole repository"
+            )
+        tree, seconds = told
         notes: tuple[str, ...] = ()
         if links := self._gitlinks(commit):
             tree = self._tree_without(commit, links)
-            notes = (f"without its submodules: {', '.join(links)}",)
+            notes = (f"without its submodules: {legible(', '.join(links))}",)
         shallow = (self.gitdir / "shallow").exists()
         if shallow:
             notes += ("a shallow clone: the build number is not known",)
@@ -205,6 +211,8 @@ class Repository(msgspec.Struct, frozen=True):
 
     def _gitlinks(self, commit: str) -> list[str]:
         rows = self._look("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", commit).split("\0")
+        if any(row.count("/") > DEEPEST for row in rows):
+            raise too_deep(Path(self.where))
         return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
 
     def _tree_without(self, commit: str, links: list[str]) -> str:
@@ -216,6 +224,8 @@ class Repository(msgspec.Struct, frozen=True):
                 "update-index", "--force-remove", "--", *links, env=away | {"GIT_WORK_TREE": str(self.gitdir)}
             )
             return self._ask("write-tree", "--missing-ok", env=away)
+        except GitFailedError as failure:  # a path that git does not take
+            raise self.fault(str(failure)) from None
         finally:
             index.unlink(missing_ok=True)
 
@@ -230,11 +240,27 @@ class Repository(msgspec.Struct, frozen=True):
         return sealed.ask(arguments, gitdir=self.gitdir, env={**more, **(env or {})}, config=config)
 
     def _network(self) -> dict[str, str]:
-        return {"GIT_ALLOW_PROTOCOL": urllib.parse.urlsplit(self.url).scheme}
+        """Return what lets git reach the remote; a credential is in no argument and in no file."""
+        parts = urllib.parse.urlsplit(self.url)
+        allowed = {"GIT_ALLOW_PROTOCOL": parts.scheme}
+        if not (who := parts.netloc.rpartition("@")[0]):
+            return allowed
+        name, _, password = who.partition(":")
+        secret = ":".join(map(urllib.parse.unquote, (name, password)))
+        settings = {
+            f"http.{redact(self.url)}.extraHeader": "Authorization: Basic "
+            + base64.b64encode(secret.encode()).decode(),
+            "http.followRedirects": "false",  # git would send the header to any host
+        }
+        pairs = enumerate(settings.items())
+        lines = {
+            f"GIT_CONFIG_{w}_{n}": v for n, pair in pairs for w, v in zip(("KEY", "VALUE"), pair, strict=True)
+        }
+        return allowed | lines | {"GIT_CONFIG_COUNT": str(len(settings))}
 
     def _remote(self) -> dict[str, str]:
-        """Return the remote's settings: on the command line alone, so no credential stays in a file."""
-        remote = {"url": self.url, "promisor": "true", "partialclonefilter": "blob:none"}
+        """Return the remote's settings, which stay in no file."""
+        remote = {"url": redact(self.url), "promisor": "true", "partialclonefilter": "blob:none"}
         return {f"remote.origin.{key}": value for key, value in remote.items()}
 
     def _away(self, why: str) -> OutOfReachError:

@@ -1,12 +1,14 @@
 """git through GitPython, in an environment that holds nothing of the caller's.
 
-GitPython hands its own environment on to git; ``env -i`` in front of the command ends that, so
+GitPython hands its own environment on to git; ``env -u`` in front of the command ends that, so
 that no GIT_*, HOME, SSH or pager setting gets through. No configuration file but the repository's
-own is read, and the repositories are ours (see repository.py and local.py).
+own is read, and the repositories are ours (see repository.py and local.py). What may be secret is in
+the environment alone: every user of a machine can read the arguments of every process.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,11 +17,14 @@ from typing import TYPE_CHECKING
 
 from sparkbuild.errors import MissingError
 from sparkbuild.progress import Progress
-from sparkbuild.source.names import redact
+from sparkbuild.source.names import legible, redact
 
 if TYPE_CHECKING:
     from git.util import RemoteProgress
 
+_ENV = "/usr/bin/env"
+_COUNTED = 1e12  # objects or bytes that a fetch can have
+_MOST = 8 << 20  # characters of what git says while it works
 _PASSED = (
     "PATH",
     "TMPDIR",
@@ -72,11 +77,11 @@ def ask(
     """Run a git command and return its stdout. Raises GitFailedError, OutOfReachError without git."""
     from git.cmd import Git  # noqa: PLC0415 - 0.2 s, which only who needs git pays
 
-    command = _command(arguments, {"GIT_DIR": str(gitdir), **(env or {})}, config or {})
+    command, sealed = _command(arguments, {"GIT_DIR": str(gitdir), **(env or {})}, config or {})
     runner = Git(str(cwd) if cwd else None)
-    code, out, err = runner.execute(command, with_extended_output=True, with_exceptions=False)
+    code, out, err = runner.execute(command, env=sealed, with_extended_output=True, with_exceptions=False)
     if code != 0:
-        raise GitFailedError(redact(err or f"exit code {code}"))
+        raise GitFailedError(redact(legible(err) or f"exit code {code}"))
     return str(out)
 
 
@@ -89,13 +94,23 @@ def tell(
     progress: Progress,
 ) -> None:
     """Run a long git command and tell how far it is. Raises as ``ask`` does."""
-    from git.cmd import Git, handle_process_output  # noqa: PLC0415 - as in ask
+    from git.cmd import Git  # noqa: PLC0415 - as in ask
 
-    command = _command(arguments, {"GIT_DIR": str(gitdir), **env}, config)
+    command, sealed = _command(arguments, {"GIT_DIR": str(gitdir), **env}, config)
     told = _listener(progress)
-    child = Git().execute(command, as_process=True, with_stdout=False, universal_newlines=True)
-    handle_process_output(child, None, told.new_message_handler(), decode_streams=False)
+    child = Git().execute(command, env=sealed, as_process=True, with_stdout=False)
+    hear, said = told.new_message_handler(), 0
+    # Not GitPython's reader: a server's words may be no UTF-8, and have no end.
+    with io.TextIOWrapper(child.stderr, "utf-8", "backslashreplace") as lines:
+        while line := lines.readline(_MOST):
+            hear(line)
+            said += len(line)
+            if said > _MOST and child.proc:
+                child.proc.kill()
+                break
     code = child.proc.wait() if child.proc else child.status
+    if said > _MOST:
+        raise GitFailedError(f"the server says more than {_MOST >> 20} MiB")
     if code != 0:
         raise GitFailedError(redact("\n".join([*told.error_lines, *told.other_lines]) or f"exit code {code}"))
 
@@ -107,28 +122,30 @@ def _listener(progress: Progress) -> RemoteProgress:
     def hear(code: int, done: str | float, total: str | float | None = None, text: str = "") -> None:
         names = {reader.COUNTING: "counting", reader.RECEIVING: "receiving", reader.RESOLVING: "resolving"}
         step = names.get(code & reader.OP_MASK, "git")
-        progress.advance(float(done), float(total or 0), f"{step} {text}".strip())
+        if max(float(done), float(total or 0)) < _COUNTED:  # a server says any number
+            progress.advance(float(done), float(total or 0), f"{step} {text}".strip())
 
     reader = CallableRemoteProgress(hear)
     return reader
 
 
-def _command(arguments: Sequence[str], env: Mapping[str, str], config: Mapping[str, str]) -> list[str]:
-    """Return the whole argument list: a sealed environment, git, its configuration, the command."""
+def _command(
+    arguments: Sequence[str], env: Mapping[str, str], config: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the argument list (git, its configuration, the command) and the whole environment.
+
+    Programs are named by absolute paths: with "." on the PATH a source's own files would be run.
+    """
     program = shutil.which("git")
     if not program:
         raise OutOfReachError("git is not installed", where="PATH", remedy="install git (apt install git)")
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     given = _CONFIG | _certificates() | dict(config)
-    sealed = [f"{name}={value}" for name, value in (passed | _FIXED | dict(env)).items()]
-    return [
-        "env",
-        "-i",
-        *sealed,
-        program,
-        *(w for k, v in given.items() for w in ("-c", f"{k}={v}")),
-        *arguments,
-    ]
+    sealed = passed | _FIXED | dict(env)
+    others = (os.environ.keys() | {"LANGUAGE"}) - sealed.keys()  # GitPython adds LANGUAGE
+    unset = [word for name in sorted(others) for word in ("-u", name)]
+    settings = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
+    return [_ENV, *unset, str(Path(program).absolute()), *settings, *arguments], sealed
 
 
 def _certificates() -> dict[str, str]:

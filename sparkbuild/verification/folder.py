@@ -92,8 +92,8 @@ def look(
 def read_cache(path: Path) -> dict[str, CacheEntry]:
     """Read a CMakeCache.txt. Raises UsageError when it is none."""
     try:
-        lines = read_plain(path).decode(errors="replace").splitlines()
-    except OSError as problem:
+        lines = re.split("\r\n?|\n", read_plain(path).decode(errors="replace"))
+    except (OSError, ValueError) as problem:
         raise UsageError(
             "not a folder that CMake configured",
             where=str(path),

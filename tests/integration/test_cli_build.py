@@ -111,6 +111,7 @@ class TestUsage:
         assert box.build_dirs == []
         box.assert_nothing_stored()
 
+    @pytest.mark.threat("environment", "words for -D that are no NAME=VALUE on one line", "refused (2)")
     @pytest.mark.parametrize("word", ["GGML_NATIVE", "-G=x", "A B=1", "X=a\nb", "=1"])
     def test_no_definition(self, word: str, built: Built) -> None:
         error = built.box.build(built.toy, "-D", word, "--json").error(2, "usage")

@@ -213,10 +213,13 @@ class TestTwoAtOnce:
 
 @pytest.fixture
 def traps(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder with a cmake, ninja and ccache that leave a mark when they are run."""
+    """Return a folder with a cmake, ninja, shell and more that leave a mark when they are run."""
     folder, mark = tmp_path / "traps", tmp_path / "sprung"
     folder.mkdir()
-    for name in ("cmake", "ninja", "ccache", "make"):
+    for name in (
+        *("cmake", "ninja", "ccache", "make", "bwrap", "nvcc", "ld", "as", "ar", "sh", "python3"),
+        *("pkg-config", "cc", "c++"),
+    ):
         (folder / name).write_text(f"#!/bin/sh\necho {name} >> '{mark}'\nexit 1\n")
         (folder / name).chmod(0o755)
     yield folder
@@ -226,6 +229,16 @@ def traps(tmp_path: Path) -> Iterator[Path]:
 class TestHostileEnvironment:
     """What the caller's environment says changes nothing."""
 
+    @pytest.mark.threat(
+        "environment",
+        "CFLAGS, LDFLAGS, CC, NVCC_*, CUDAHOSTCXX, LD_PRELOAD, CMAKE_*, CCACHE_*, GIT_*, PATH of the caller",
+        "the same key, bytes and recorded environment",
+    )
+    @pytest.mark.threat(
+        "environment",
+        "fake cmake, ninja, ccache, make, bwrap, nvcc, ld, as, ar, sh, python3, pkg-config first on PATH",
+        "none is run",
+    )
     def test_same_key_and_bytes(self, built: Built, box: Box, traps: Path, tmp_path: Path) -> None:
         plain = box.build(built.toy, "--json").artifact()["manifest"]
         nowhere = str(tmp_path / "nonexistent")
@@ -272,12 +285,20 @@ class TestHostileEnvironment:
 class TestPlaces:
     """Where SPARKBUILD_HOME may be."""
 
+    @pytest.mark.threat(
+        "environment", "SPARKBUILD_HOME with blanks, Unicode and a shell's characters", "the same key"
+    )
     def test_blanks_unicode_and_shell_characters(self, built: Built, tmp_path: Path) -> None:
         box = seeded(built, tmp_path / "a b ünï $HOME 'q' #1 (x) & [y]" / "home")
         artifact = box.build(built.toy, "--json").artifact()
         assert artifact["manifest"]["key"] == built.done.artifact()["manifest"]["key"]
         assert_sound(artifact, "aarch64")
 
+    @pytest.mark.threat(
+        "environment",
+        "SPARKBUILD_HOME with semicolons, quotes, backslashes, line breaks, no UTF-8",
+        "refused (2) before anything is made",
+    )
     @pytest.mark.parametrize(
         "name", ["semi;colon", 'quo"te', "back\\slash", "new\nline", "pi|pe", "not-utf8-\udcff"]
     )

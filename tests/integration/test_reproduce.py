@@ -151,6 +151,9 @@ class TestManifests:
         assert report["verdict"] == "features"
         assert any("not beside the manifest" in note for note in report["notes"])
 
+    @pytest.mark.threat(
+        "manifests", "a binary beside a manifest that is not the recorded one, for `reproduce`", "refused (8)"
+    )
     def test_a_binary_that_is_not_the_recorded_one(self, built: Built, tmp_path: Path) -> None:
         home = shutil.copytree(built.box.home, tmp_path / "home")
         (path,) = home.glob("store/toy/*/bin/llama-server")
@@ -262,6 +265,11 @@ class TestTrust:
         done = built.box.run("reproduce", path, "--catalog", built.toy.catalog, "--json")
         return done.code, json.loads(done.out)
 
+    @pytest.mark.threat(
+        "manifests",
+        "a manifest of others whose source no recipe names, for `reproduce`",
+        "refused (2) without --trust",
+    )
     def test_a_source_that_no_recipe_names(self, built: Built, tmp_path: Path) -> None:
         def change(manifest: dict[str, Any]) -> None:
             manifest["source"]["location"] = "/somewhere/else"
@@ -270,6 +278,11 @@ class TestTrust:
         assert (code, "/somewhere/else" in answer["error"]["what"]) == (2, True)
         assert "--trust" in answer["error"]["remedy"]
 
+    @pytest.mark.threat(
+        "manifests",
+        "a manifest of others with definitions of its own, for `reproduce`",
+        "refused (2) without --trust",
+    )
     def test_definitions_of_its_own(self, built: Built, tmp_path: Path) -> None:
         def change(manifest: dict[str, Any]) -> None:
             manifest["source"] |= {"way": "git", "commit": built.toy.commit}

@@ -249,6 +249,9 @@ def test_a_tag_a_branch_and_commit_ids(ref: str, upstream: Path, shelve: Shelve,
     assert [p.name for p in tree.path.iterdir()] == ["old"]
 
 
+@pytest.mark.threat(
+    "git", "a short or absent commit, a ref that is not there", "an error (4) with the nearest name"
+)
 def test_an_ambiguous_or_unknown_ref(upstream: Path, shelve: Shelve, folders: Folders) -> None:
     with pytest.raises(SourceError, match="no branch, tag") as error:
         get(shelve(), folders, ref="mian")
@@ -258,6 +261,7 @@ def test_an_ambiguous_or_unknown_ref(upstream: Path, shelve: Shelve, folders: Fo
             get(shelve(), folders, ref=ref)
 
 
+@pytest.mark.threat("git", "a tag that moved upstream", "the new commit, and a note with the old one")
 def test_a_moved_tag_is_noted(upstream: Path, shelve: Shelve, folders: Folders) -> None:
     was = get(shelve(), folders, ref="v1").commit
     git(upstream, "tag", "-f", "v1", "main")
@@ -294,6 +298,7 @@ def test_a_server_that_serves_names_only(upstream: Path, shelve: Shelve, folders
     assert get(shelve(), folders, ref=git(upstream, "rev-parse", "v1")).build_number == 1
 
 
+@pytest.mark.threat("git", "a submodule", "left out, and noted in the manifest")
 def test_a_submodule_is_left_out_and_said(upstream: Path, shelve: Shelve, folders: Folders) -> None:
     shelf = shelve()
     git(upstream, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},vendor/part")
@@ -304,6 +309,7 @@ def test_a_submodule_is_left_out_and_said(upstream: Path, shelve: Shelve, folder
     assert tree.tree == shelf.record.git.tree  # the rest is what it was
 
 
+@pytest.mark.threat("git", "a commit whose tree is not the one that the recipe pins", "refused (4)")
 def test_the_pins_tree_must_be_the_commits(shelve: Shelve, folders: Folders) -> None:
     shelf = shelve()
     wrong = msgspec.structs.replace(shelf.record.git, tree="1" * 40)
@@ -311,6 +317,11 @@ def test_the_pins_tree_must_be_the_commits(shelve: Shelve, folders: Folders) -> 
         get(shelve(git=wrong), folders)
 
 
+@pytest.mark.threat(
+    "git",
+    "GIT_* variables, hooks, fsmonitor, filters, insteadOf in the caller's own settings",
+    "none is obeyed",
+)
 def test_the_callers_git_environment_and_configuration_are_shut_out(
     upstream: Path, shelve: Shelve, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +389,7 @@ def test_patches_make_another_tree(shelve: Shelve, folders: Folders) -> None:
     assert "PATCHED" not in declared_options(plain.path)
 
 
+@pytest.mark.threat("patches", "of two patches the second does not apply", "refused (4); no tree is left")
 def test_a_failing_patch_leaves_nothing(shelve: Shelve, folders: Folders) -> None:
     with pytest.raises(SourceError, match="already applied"):
         get(shelve(patches=(_PATCH, _PATCH)), folders)
@@ -513,6 +525,7 @@ def test_offline_with_the_commit_but_not_its_files(
         get(shelve(), folders, ref="main", offline=True)
 
 
+@pytest.mark.threat("archives", "an sdist that holds another tree than the one pinned", "refused (4)")
 def test_an_sdist_with_another_tree_is_refused(shelve: Shelve, folders: Folders, sdist: SdistSource) -> None:
     wrong = msgspec.structs.replace(sdist, tree="1" * 40)
     with pytest.raises(SourceError, match="expected 1111"):
@@ -542,6 +555,11 @@ def test_what_counts_as_out_of_reach(said: str, away: bool) -> None:
 # --- what a person names ---------------------------------------------------------------------------
 
 
+@pytest.mark.threat(
+    "git",
+    "a dirty tree, with pipes and .git files in it",
+    "taken as it is and noted; pipes and .git stay behind",
+)
 def test_a_folder_as_it_is(upstream: Path, shelve: Shelve, folders: Folders) -> None:
     shelf = shelve()
     clean = get(shelf, folders, source=str(upstream))
@@ -573,6 +591,11 @@ def test_a_folder_without_git(shelve: Shelve, folders: Folders, tmp_path: Path) 
         get(shelve(), folders, source=str(tmp_path / "plain"), ref="main")
 
 
+@pytest.mark.threat(
+    "git",
+    "a shallow clone, a linked work tree, a bare one",
+    "taken as they are; a shallow one without a build number, and noted",
+)
 @pytest.mark.parametrize("kind", ["clone", "bare", "worktree", "shallow"])
 def test_a_commit_of_a_repository_on_disk(
     kind: str,
@@ -600,6 +623,7 @@ def test_a_commit_of_a_repository_on_disk(
         get(shelve(), folders, source=str(made), ref="absent")
 
 
+@pytest.mark.threat("git", "a repository on this machine with a missing object", "refused (4)")
 def test_a_repository_that_is_not_whole(upstream: Path, shelve: Shelve, folders: Folders) -> None:
     shelf, blob = shelve(), git(upstream, "rev-parse", "v1:old")
     (upstream / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
@@ -608,6 +632,7 @@ def test_a_repository_that_is_not_whole(upstream: Path, shelve: Shelve, folders:
     assert error.value.where == str(upstream / ".git")
 
 
+@pytest.mark.threat("git", "a folder that changes while it is copied", "refused (4)")
 def test_a_folder_that_changes_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "f").write_text("x")
@@ -615,6 +640,7 @@ def test_a_folder_that_changes_meanwhile(tmp_path: Path) -> None:
         local.copy(tmp_path / "from", tmp_path / "to", "0" * 40)
 
 
+@pytest.mark.threat("git", "a settings file that is broken, with includes of /dev/zero", "not read")
 def test_a_foreign_repositorys_configuration_is_not_obeyed(
     upstream: Path, shelve: Shelve, folders: Folders, tmp_path: Path
 ) -> None:
@@ -630,6 +656,7 @@ def test_a_foreign_repositorys_configuration_is_not_obeyed(
     assert not mark.exists()
 
 
+@pytest.mark.threat("git", "Git LFS pointers in place of files", "noted in the manifest")
 def test_git_lfs_pointers_are_noted(shelve: Shelve, folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "lfs").mkdir()
     (tmp_path / "lfs" / ".gitattributes").write_text("*.bin filter=lfs -text\n")
@@ -658,6 +685,9 @@ def test_an_archive(suffix: str, upstream: Path, shelve: Shelve, folders: Folder
         get(shelve(), folders, source=str(archive), ref="main")
 
 
+@pytest.mark.threat(
+    "archives", "an archive for --source that climbs or is none", "refused (4); no scratch folder is left"
+)
 def test_hostile_and_broken_archives(shelve: Shelve, folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08 not really")
     with tarfile.open(tmp_path / "y.tar", "w") as tar:
@@ -684,6 +714,7 @@ def test_a_url_without_a_repository(shelve: Shelve, folders: Folders, tmp_path: 
     assert error.value.output
 
 
+@pytest.mark.threat("git", "a password in an address that can not be reached", "in no error and in no file")
 def test_a_credential_shows_nowhere(shelve: Shelve, folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(MissingError) as error:
         get(shelve(), folders, source="https://me:hunter2@127.0.0.1:9/x.git")
@@ -693,6 +724,9 @@ def test_a_credential_shows_nowhere(shelve: Shelve, folders: Folders, tmp_path: 
     assert not [p for p in files if b"hunter2" in p.read_bytes() or "hunter2" in p.name]
 
 
+@pytest.mark.threat(
+    "git", "`ext::`, `-u`, `--upload-pack`, `git@host`, `ssh://-oProxyCommand=` for --source", "refused (2)"
+)
 @pytest.mark.parametrize(
     "source",
     [

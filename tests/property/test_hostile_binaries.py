@@ -67,6 +67,11 @@ def test_one_number_changed(whole: bytes, place: Path, where: float, value: int,
     survive(place, bytes(data))
 
 
+@pytest.mark.threat(
+    "binaries",
+    "any eight bytes of a header changed, in a library with device code",
+    "read or refused (7), never a crash",
+)
 @settings(max_examples=150)
 @given(st.integers(0, 15), st.integers(0, 40), _NUMBERS, st.integers(0, 7))
 def test_a_field_of_a_header_changed(

@@ -138,6 +138,9 @@ def test_the_unchanged_file_is_read(whole: bytes, place: Path) -> None:
     assert facts.names.table[:4] == (_RULES.tensor_types if linked else ())
 
 
+@pytest.mark.threat(
+    "binaries", "any field of any section header changed", "read or refused (7), never a crash"
+)
 @settings(max_examples=250)
 @given(st.integers(0, 63), st.sampled_from(sorted(_FIELDS)), _NUMBERS)
 def test_a_section_header_changed(whole: bytes, place: Path, index: int, field: str, value: int) -> None:
@@ -148,6 +151,11 @@ def test_a_section_header_changed(whole: bytes, place: Path, index: int, field: 
     survive(place, data)
 
 
+@pytest.mark.threat(
+    "binaries",
+    "overlapping sections, links to what is no table, wrong types",
+    "read or refused (7), never a crash",
+)
 @settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 63), st.sampled_from(sorted(_FIELDS)), st.integers(0, 63)), max_size=8)
@@ -164,6 +172,9 @@ def test_section_headers_mixed(whole: bytes, place: Path, swaps: list[tuple[int,
     survive(place, data)
 
 
+@pytest.mark.threat(
+    "binaries", "any field of any program header changed", "read or refused (7), never a crash"
+)
 @settings(max_examples=100)
 @given(st.integers(0, 15), st.integers(0, 6), _NUMBERS)
 def test_a_program_header_changed(whole: bytes, place: Path, index: int, field: int, value: int) -> None:
@@ -174,6 +185,7 @@ def test_a_program_header_changed(whole: bytes, place: Path, index: int, field: 
     survive(place, data)
 
 
+@pytest.mark.threat("binaries", "wild numbers anywhere in a file", "read or refused (7), never a crash")
 @settings(max_examples=200)
 @given(
     st.lists(
@@ -187,6 +199,9 @@ def test_numbers_changed_anywhere(whole: bytes, place: Path, changes: list[tuple
     survive(place, data)
 
 
+@pytest.mark.threat(
+    "binaries", "a file cut anywhere, with and without section headers", "read or refused (7), never a crash"
+)
 @settings(max_examples=60)
 @given(st.floats(0, 1), st.booleans())
 @example(1.0, True)
@@ -198,6 +213,7 @@ def test_cut_anywhere(whole: bytes, place: Path, where: float, sections: bool) -
     survive(place, data)
 
 
+@pytest.mark.threat("binaries", "a file truncated at every header", "read or refused (7), never a crash")
 def test_cut_at_each_header(whole: bytes, place: Path) -> None:
     programs, count, sections, number = tables(whole)
     edges = [64, *(programs + i * 56 for i in range(count + 1)), *(sections + i * 64 for i in range(number))]
@@ -206,11 +222,21 @@ def test_cut_at_each_header(whole: bytes, place: Path) -> None:
             survive(place, whole[:at])
 
 
+@pytest.mark.threat(
+    "binaries",
+    "any bytes behind the magic, 32 and 64 bits, both endiannesses",
+    "read or refused (7), never a crash",
+)
 @given(st.binary(max_size=300), st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2)]))
 def test_anything_behind_the_magic(place: Path, data: bytes, kind: tuple[int, int]) -> None:
     survive(place, b"\x7fELF" + bytes(kind) + b"\x01" + data)
 
 
+@pytest.mark.threat(
+    "binaries",
+    "a file that says it has 32 bits or the other endianness",
+    "read or refused (7), never a crash",
+)
 @settings(max_examples=50)
 @given(st.integers(0, 15), _NUMBERS, st.sampled_from([(4, 1), (5, 2)]))
 def test_headers_of_32_bits_or_big_endian(
@@ -222,6 +248,9 @@ def test_headers_of_32_bits_or_big_endian(
     survive(place, data)
 
 
+@pytest.mark.threat(
+    "binaries", "a static library with any bytes changed in its headers", "read or refused (7), never a crash"
+)
 @settings(max_examples=60)
 @given(st.binary(max_size=120), st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=12))
 def test_a_static_library_changed(
@@ -350,6 +379,11 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return library(tmp_path_factory.mktemp("native"), "gcc")
 
 
+@pytest.mark.threat(
+    "binaries",
+    "millions of symbols, relocations, texts, options, kinds of device code",
+    "below 300 MB of memory",
+)
 @pytest.mark.parametrize("kind", _HUGE)
 def test_a_file_that_would_fill_the_memory(native: bytes, tmp_path: Path, kind: str) -> None:
     section, type_, body = _HUGE[kind]
@@ -358,6 +392,7 @@ def test_a_file_that_would_fill_the_memory(native: bytes, tmp_path: Path, kind: 
     assert peak < 300, said
 
 
+@pytest.mark.threat("binaries", "a file of 600 MB", "read below 200 MB of memory")
 @pytest.mark.parametrize("section", [".comment", ".nv_fatbin"])
 def test_a_file_of_600_megabytes(native: bytes, tmp_path: Path, section: str) -> None:
     """A sparse one: zeros take no room on the disk. Below 200 MiB, interpreter and numpy included."""
@@ -372,6 +407,7 @@ def test_a_file_of_600_megabytes(native: bytes, tmp_path: Path, section: str) ->
     assert peak < 200
 
 
+@pytest.mark.threat("binaries", "60,000 sections that are each the whole file", "refused (7)")
 def test_sections_that_are_all_the_whole_file(native: bytes, tmp_path: Path) -> None:
     """60000 symbol tables, relocations and texts, each of them all of 20 MB."""
     path = tmp_path / "x.so"
@@ -384,6 +420,9 @@ def test_sections_that_are_all_the_whole_file(native: bytes, tmp_path: Path) -> 
     assert in_a_small_room(path)[0].startswith("refused")
 
 
+@pytest.mark.threat(
+    "binaries", "sections that claim to be beyond the file", "refused (7), or read without them"
+)
 @pytest.mark.parametrize(
     ("field", "value"), [("sh_size", 1 << 40), ("sh_offset", 1 << 50), ("sh_link", 9999)]
 )

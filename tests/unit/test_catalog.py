@@ -289,10 +289,16 @@ def test_an_unknown_name_gets_a_suggestion(shipped: Catalog) -> None:
         shipped.cuda_wheels("99")
 
 
-@pytest.mark.parametrize("name", ["", "../toy", "toy\0", "-"])
+@pytest.mark.threat(
+    "environment", "an engine or machine named ../x, a path, with odd characters", "unknown (2)"
+)
+@pytest.mark.parametrize(
+    "name", ["", ".", "../toy", "/etc/passwd", "toy/../toy", "toy\n", "toy\0", "-", "x" * 5000]
+)
 def test_a_hostile_name_is_just_unknown(shipped: Catalog, name: str) -> None:
-    with pytest.raises(UsageError, match="unknown engine"):
-        shipped.recipe(name)
+    for find in (shipped.recipe, shipped.toolchain, shipped.profile, shipped.cuda_wheels):
+        with pytest.raises(UsageError, match="unknown"):
+            find(name)
 
 
 def test_an_engine_of_ones_own_needs_one_file(write: Write, folders: Folders) -> None:
@@ -366,3 +372,44 @@ def test_check_tells_good_from_bad_and_knows_kinds(write: Write) -> None:
     assert [c.path for c in found] == [good, board, bad]
     assert [c.problem is None for c in found] == [True, True, False]
     assert [c.path for c in check(Catalog((good.parent.parent,))) if c.problem] == [bad]
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+_NO_RECIPES: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a device": lambda p: p.symlink_to("/dev/zero"),
+    "a link in circles": lambda p: p.symlink_to(p.name),
+    "a gigabyte": _sparse,
+    "a key of a hundred thousand parts": lambda p: p.write_text("x" + ".x" * 100_000 + " = 1"),
+    "brackets without end": lambda p: p.write_text("x = " + "[\n" * 50_000),
+    "tables without end": lambda p: p.write_text("[[intents]]\n" * 20_000),
+    "not UTF-8": lambda p: p.write_bytes(b'name = "\xff"'),
+    "a key twice": lambda p: p.write_text('name = "toy"\nname = "toy"'),
+    "a name that climbs": lambda p: p.write_text(_RECIPE.replace('"toy"', '"../toy"', 1)),
+    "a name with a line break": lambda p: p.write_text(_RECIPE.replace('"toy"', '"toy\\n"', 1)),
+    "an option with a line break": lambda p: p.write_text(_RECIPE.replace('option = "', 'option = "X\\n', 1)),
+    "an address that is no web address": lambda p: p.write_text(
+        _RECIPE.replace('url = "https', 'url = "ext::https')
+    ),
+}
+
+
+@pytest.mark.threat(
+    "environment",
+    "a recipe that is a pipe, a device, a gigabyte, a link in circles, nested, with odd names or addresses",
+    "refused (2) and named, never waited for",
+)
+@pytest.mark.parametrize("make", _NO_RECIPES.values(), ids=_NO_RECIPES.keys())
+def test_a_hostile_recipe_is_refused(make: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path / "recipes" / "toy.toml"
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(UsageError) as caught:
+        Catalog((tmp_path,)).recipe("toy")
+    assert str(path) in caught.value.where
+    assert caught.value.remedy

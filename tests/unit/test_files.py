@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,22 @@ def test_an_empty_folder_is_gits_empty_tree(tmp_path: Path) -> None:
 
 
 # --- whole or not at all -------------------------------------------------------------------------
+
+
+@pytest.mark.threat("git", "a file of 200 MB in a source", "read in blocks")
+def test_a_large_file_is_read_in_blocks(tmp_path: Path) -> None:
+    with (tmp_path / "model").open("wb") as file:
+        file.truncate(200 << 20)
+    tracemalloc.start()
+    try:
+        found = git_tree(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    words = ["git", "hash-object", "model"]
+    blob = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+    row = b"100644 model\0" + bytes.fromhex(blob)
+    assert found == hashlib.sha1(b"tree %d\0" % len(row) + row, usedforsecurity=False).hexdigest()
 
 
 def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:
@@ -216,3 +234,19 @@ def test_a_lock_can_be_taken_again_and_passes_errors_on(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="of the block"), locked(tmp_path / "new" / "lock", wait=0):
             raise OSError("of the block")
+
+
+@pytest.mark.threat(
+    "manifests",
+    "a lock in a published folder that is a link to another file, or a pipe",
+    "the file is kept (8); the pipe is not waited for",
+)
+def test_a_lock_is_not_made_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "lock").symlink_to("other")
+    with pytest.raises(StoreError, match="cannot lock"), locked(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "other").read_text() == "precious"
+    os.mkfifo(tmp_path / "pipe")
+    with locked(tmp_path / "pipe", wait=5):
+        pass

@@ -78,6 +78,7 @@ def test_a_value_of_its_own_goes_before_any_value() -> None:
     assert spell(tool, "", {"y": "off"}).left_out == ("y",)
 
 
+@pytest.mark.threat("manifests", "a tool or file outside of the artifact", "no manifest")
 @pytest.mark.parametrize("path", ["../x", "/bin/sh", "bin/../../x", "bin/", "bin/-x", "bin/a/b", "bin/a\n"])
 def test_a_path_that_leaves_the_artifact_is_no_manifest(path: str) -> None:
     data = manifests.encode(manifest_of()).replace(b'"bin/toy-server"', msgspec.json.encode(path))

@@ -167,6 +167,9 @@ def test_a_connection_that_is_cut_keeps_its_part(index: Index, folders: Folders,
     assert index.downloads() == ["", "bytes=200000-"]
 
 
+@pytest.mark.threat(
+    "archives", "a download with a wrong hash, longer, shorter or empty", "refused (4) and removed"
+)
 @pytest.mark.parametrize(
     "data", [_DATA[:-1] + b"x", _DATA + b"x", _DATA[:5], b""], ids=["other", "longer", "shorter", "empty"]
 )
@@ -182,6 +185,9 @@ def test_a_file_with_another_hash_is_refused_and_removed(
     assert not part(folders).with_suffix("").exists()
 
 
+@pytest.mark.threat(
+    "archives", "a part of another file left in the cache", "found out by the hash (4), fetched anew"
+)
 def test_a_part_of_another_file_is_found_out(index: Index, folders: Folders, get: Get) -> None:
     leave_part(folders, b"x" * 1000)
     with pytest.raises(SourceError):
@@ -189,6 +195,9 @@ def test_a_part_of_another_file_is_found_out(index: Index, folders: Folders, get
     assert get().read_bytes() == _DATA
 
 
+@pytest.mark.threat(
+    "archives", "a server that sends a file without end", "cut at the pinned size, refused (4)"
+)
 def test_an_endless_file_is_not_kept(index: Index, folders: Folders, get: Get) -> None:
     index.endless = True
     with pytest.raises(SourceError, match="wrong SHA-256"):
@@ -196,6 +205,9 @@ def test_an_endless_file_is_not_kept(index: Index, folders: Folders, get: Get) -
     assert not part(folders).exists()
 
 
+@pytest.mark.threat(
+    "archives", "a package index that answers with other things than its JSON", "an error (3)"
+)
 @pytest.mark.parametrize(
     "page",
     [
@@ -207,6 +219,8 @@ def test_an_endless_file_is_not_kept(index: Index, folders: Folders, get: Get) -
         b'{"files": [{"filename": "x"}]}',
         b'{"meta": {}}',
         b"\xff",
+        b'{"files": ' + b"[" * 100_000,
+        b'{"x": ' * 100_000,
     ],
 )
 def test_an_index_without_json_is_named(index: Index, get: Get, page: bytes) -> None:
@@ -214,6 +228,16 @@ def test_an_index_without_json_is_named(index: Index, get: Get, page: bytes) -> 
     with pytest.raises(MissingError, match="does not speak JSON") as caught:
         get()
     assert caught.value.where == f"{index.url}/toy-package/"
+
+
+@pytest.mark.threat(
+    "archives", "a package index whose page has no end (limit lowered for the test)", "an error (3)"
+)
+def test_an_index_without_end_is_not_read(index: Index, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_PAGE", 1000)  # the real limit is 64 MiB
+    index.page = b'{"files": []' + b" " * 1000 + b"}"
+    with pytest.raises(MissingError, match="does not speak JSON"):
+        get()
 
 
 def test_an_index_without_the_file(index: Index, get: Get) -> None:
@@ -240,6 +264,7 @@ def test_an_index_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch, get: 
     assert caught.value.where == f"http://{host}/simple/toy-package/"
 
 
+@pytest.mark.threat("archives", "a password in the address of a package index", "sent to it, shown nowhere")
 def test_a_password_is_sent_and_never_shown(index: Index, monkeypatch: pytest.MonkeyPatch, get: Get) -> None:
     index.password = "us/er:pass word"
     monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("//", "//us%2Fer:pass%20word@"))
@@ -252,6 +277,7 @@ def test_a_password_is_sent_and_never_shown(index: Index, monkeypatch: pytest.Mo
     assert "pass" not in str(caught.value.as_dict())
 
 
+@pytest.mark.threat("archives", "file:// and ftp:// for a package index", "refused (4)")
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1/simple", "simple"])
 def test_only_http_is_an_index(monkeypatch: pytest.MonkeyPatch, get: Get, url: str) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", url)

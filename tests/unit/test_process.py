@@ -109,6 +109,7 @@ def test_what_can_not_be_started(command: list[str]) -> None:
         pytest.fail("it started")
 
 
+@pytest.mark.threat("binaries", "a program that hangs with its children", "the whole family is ended")
 @pytest.mark.parametrize("ignoring", ["", "trap '' TERM; "])
 def test_a_timeout_ends_the_whole_family(mark: str, ignoring: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_GRACE", 0.2)
@@ -140,6 +141,7 @@ def test_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(done.output) == len(done.errors) == 100_000
 
 
+@pytest.mark.threat("binaries", "a program that floods without end", "ended with its time; 8 MiB kept")
 def test_an_endless_flood_ends_with_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_LIMIT", 1000)
     with pytest.raises(NoAnswerError) as caught:

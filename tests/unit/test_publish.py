@@ -191,6 +191,11 @@ def test_an_archive_is_the_same_bytes_from_any_store(put: Put, folders: Folders,
     assert failed(taken.path) == []
 
 
+@pytest.mark.threat(
+    "manifests",
+    "an artifact whose file is not the one described, for `import`",
+    "refused (8); nothing in the store",
+)
 def test_what_does_not_hold_is_not_taken_in(put: Put, tmp_path: Path) -> None:
     folder = tmp_path / "handed"
     shutil.copytree(put().path, folder)
@@ -204,6 +209,9 @@ def test_what_does_not_hold_is_not_taken_in(put: Put, tmp_path: Path) -> None:
         take_in(str(tmp_path), other, check.Asked(), Silent())
 
 
+@pytest.mark.threat(
+    "manifests", "a published index that leads elsewhere or names another digest", "refused by the hand-over"
+)
 def test_a_reader_believes_no_index_that_leads_elsewhere(put: Put, tmp_path: Path) -> None:
     root = tmp_path / "builds"
     publish(put(), str(root), With(), Silent())
@@ -236,6 +244,9 @@ def unsigned(place: Path, key: Path) -> list[str]:
     return [f"{c.file}: {c.said}" for c in found if c.verdict == "failed"]
 
 
+@pytest.mark.threat(
+    "manifests", "an engine named ../x in a manifest, for `import`", "refused (8); nothing outside"
+)
 @pytest.mark.parametrize("name", ["../x", "..", "", ".x", "-x", "a/b", "current", "toy\n", "\x1b[31mred"])
 def test_an_engine_that_is_no_name_is_not_taken_in(template: Stored, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(template.path, tmp_path / "hostile"))
@@ -277,6 +288,9 @@ def test_everybody_may_read_what_is_published(put: Put, tmp_path: Path) -> None:
     assert modes == {0o755, 0o644}
 
 
+@pytest.mark.threat(
+    "manifests", "links in a published folder", "refused (8); nothing is written through them"
+)
 def test_nothing_is_published_through_a_link(put: Put, tmp_path: Path) -> None:
     found, root, other = put(), tmp_path / "builds", tmp_path / "other"
     for link in (root / "toy", root / "toy" / found.path.name):
@@ -387,6 +401,9 @@ def test_other_bytes_are_not_taken_in_for_what_is_there(put: Put, tmp_path: Path
         take_in(str(folder), Folders(tmp_path, found.path.parent.parent, tmp_path), check.Asked(), Silent())
 
 
+@pytest.mark.threat(
+    "manifests", "pipes for an archive, a manifest, a signature, for `import`", "refused, never waited for"
+)
 def test_a_pipe_is_not_waited_for(put: Put, folders: Folders, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tar.zst")
     with pytest.raises(UsageError, match="no artifact there"):
@@ -406,6 +423,9 @@ def test_an_artifact_in_anothers_place_does_not_hold(put: Put, tmp_path: Path) -
     assert [(c.field, c.said) for c in failed(tmp_path / "builds")] == [("place", told)]
 
 
+@pytest.mark.threat(
+    "manifests", "no signature, or one by somebody else, where signatures count", "refused (8)"
+)
 def test_only_what_is_signed_by_who_counts_is_taken_in(put: Put, key: Path, tmp_path: Path) -> None:
     other = Folders(tmp_path / "c", tmp_path / "another store", tmp_path / "d")
     asked = check.Asked(tmp_path / "allowed")

@@ -182,6 +182,11 @@ def test_the_index_is_written_only_when_it_changes(tmp_path: Path) -> None:
     assert (tmp_path / "index.json").stat() == before
 
 
+@pytest.mark.threat(
+    "manifests",
+    "a manifest that is cut, none, another's, with unknown keys",
+    "named (8); the others are listed",
+)
 @pytest.mark.parametrize("damage", ["cut", "not JSON", "another's", "an unknown key"])
 def test_a_damaged_artifact_is_told_and_hides_no_other(tmp_path: Path, damage: str) -> None:
     bad = put(tmp_path, "bad")
@@ -215,6 +220,7 @@ def test_an_index_that_is_gone_is_made_again(tmp_path: Path) -> None:
     assert read_index(tmp_path) == whole
 
 
+@pytest.mark.threat("manifests", "an index that was changed", "not believed; made again from the folders")
 @given(data=st.data())
 def test_an_index_that_was_changed_is_made_again(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -237,6 +243,7 @@ def test_an_index_that_was_changed_is_made_again(
     assert path.read_bytes() == good
 
 
+@pytest.mark.threat("manifests", "an index that names folders outside", "not followed")
 def test_a_hostile_index_names_nothing_outside(tmp_path: Path) -> None:
     """Even with a sum that holds: an entry counts only for the folder it is of, and that must be there."""
     inside = put(tmp_path / "shelf", "a")

@@ -69,6 +69,11 @@ _BAD: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.threat(
+    "manifests",
+    "an unknown version, keys that are missing or too many, wrong types, digests, times",
+    "refused (8), with the place",
+)
 @pytest.mark.parametrize(("change", "place"), _BAD.values(), ids=_BAD.keys())
 def test_a_manifest_that_does_not_hold_is_refused_with_the_key(
     tmp_path: Path, change: Change, place: str
@@ -98,6 +103,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
         manifests.read(path)
 
 
+@pytest.mark.threat("manifests", "a key that is there twice", "refused (8)")
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     text = manifests.encode(manifest_of()).replace(b'"key":', b'"key": "%b", "key":' % (b"0" * 64), 1)
     (tmp_path / "m.json").write_bytes(text)
@@ -108,7 +114,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "m.json").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(StoreError, match="more than 64 MiB"):
+    with pytest.raises(StoreError, match="more than 65536 KiB"):
         manifests.read(tmp_path / "m.json")
 
 

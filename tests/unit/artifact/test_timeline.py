@@ -53,5 +53,5 @@ def test_what_is_no_json_is_refused(data: bytes, tmp_path: Path) -> None:
 def test_one_without_end_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / timeline.NAME).open("wb") as file:
         file.truncate(17 << 20)
-    with pytest.raises(StoreError, match="more than 16 MiB"):
+    with pytest.raises(StoreError, match="more than 16384 KiB"):
         timeline.read(tmp_path)

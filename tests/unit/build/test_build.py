@@ -29,6 +29,11 @@ _HOSTILE = {
 }
 
 
+@pytest.mark.threat(
+    "environment",
+    "the caller's compiler flags, NVCC_*, CCACHE_*, CMAKE_*, GIT_DIR, PYTHONPATH, PATH",
+    "not in a build's environment",
+)
 def test_nothing_of_the_callers_environment_reaches_a_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,9 @@ def test_cmakes_own_definitions_need_no_reader(bench: Bench) -> None:
     assert found.cache["CMAKE_CUDA_ARCHITECTURES"].value == "121"
 
 
+@pytest.mark.threat(
+    "environment", "a source that overrides a value that was asked for", "an error (5) with both values"
+)
 @pytest.mark.parametrize(
     ("line", "found"),
     [

@@ -146,6 +146,9 @@ def named(folder: Path, keys: Keys, data: bytes) -> bool:
     return any(p == short or (p.startswith("/") and f"{wanted}/".startswith(f"{p}/")) for p in pointers)
 
 
+@pytest.mark.threat(
+    "manifests", "each field of a manifest changed, deleted, added to", "each is named by `verify`"
+)
 def test_every_field_that_is_changed_deleted_or_added_to_is_named(place: Path) -> None:
     verdicts = manifests.read(place / "manifest.json").verdicts
     few = msgspec.structs.replace(verdicts, models=verdicts.models[:3], findings=verdicts.findings[:5])
@@ -180,6 +183,7 @@ def test_each_part_that_is_changed_fails_the_whole_check_too(place: Path) -> Non
         assert f"/{keys[0]}/{keys[1]}" in bad, keys
 
 
+@pytest.mark.threat("manifests", "any two fields swapped", "both are named")
 @settings(max_examples=30)
 @given(data=st.data())
 def test_any_two_fields_that_are_swapped_are_named(
@@ -204,6 +208,7 @@ def test_any_two_fields_that_are_swapped_are_named(
 # What is not a change of a field.
 
 
+@pytest.mark.threat("manifests", "JSON that is re-ordered or re-serialised", "told as another form")
 @pytest.mark.parametrize(
     "again",
     [
@@ -224,6 +229,7 @@ def test_the_same_in_other_bytes_is_told(place: Path, again: Callable[[dict[str,
     assert [field for _, field in bad if field.startswith("/")] == []
 
 
+@pytest.mark.threat("manifests", "manifests that are no valid JSON or schema", "told where")
 @pytest.mark.parametrize(
     ("old", "new", "field", "said"),
     [
@@ -326,6 +332,7 @@ def test_a_statement_about_a_manifest_that_does_not_hold_is_not_made_again(place
     assert Check(PROVENANCE, "content", "not run", "its manifest does not hold") in verify(place)
 
 
+@pytest.mark.threat("manifests", "provenance, probe or SBOM of another artifact", "told")
 @pytest.mark.parametrize("name", [PROVENANCE, PROBE, SBOM])
 def test_anothers_statement_is_told(place: Path, name: str, tmp_path: Path) -> None:
     other = msgspec.structs.replace(manifests.read(place / "manifest.json"), key=digest("another"))
@@ -500,17 +507,20 @@ def test_a_file_that_is_not_the_one_is_named(place: Path, name: str, what: str) 
     assert set(failures(place)) == {(name, f) for f in fields}
 
 
+@pytest.mark.threat("manifests", "two files of an artifact swapped", "both are named")
 def test_files_that_were_swapped_are_both_named(place: Path) -> None:
     swap(place)
     assert {(SERVER, "sha256"), (LIBRARY, "sha256")} <= set(failures(place))
 
 
+@pytest.mark.threat("manifests", "a bin folder that is a link", "not followed, told")
 def test_a_bin_folder_elsewhere_is_not_followed(place: Path) -> None:
     shutil.move(place / "bin", place.parent / "bin")
     (place / "bin").symlink_to("../bin")
     assert failures(place) == [("bin", "")]
 
 
+@pytest.mark.threat("manifests", "files that no manifest speaks of", "named")
 @pytest.mark.parametrize(
     "name",
     [
@@ -546,6 +556,7 @@ def test_a_file_that_can_not_be_read(place: Path) -> None:
     assert failures(place) == [(SERVER, "")]
 
 
+@pytest.mark.threat("manifests", "any bit of any file or document flipped", "noticed")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bit_of_anything_can_change_unnoticed(place: Path, data: st.DataObject) -> None:
@@ -560,6 +571,7 @@ def test_no_bit_of_anything_can_change_unnoticed(place: Path, data: st.DataObjec
         path.write_bytes(before)
 
 
+@pytest.mark.threat("manifests", "any file or document cut", "noticed")
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_nothing_can_be_cut_unnoticed(place: Path, data: st.DataObject) -> None:
@@ -606,6 +618,11 @@ def test_signed_documents_hold(place: Path, keys: Path) -> None:
     assert signed(verify(place, Asked(keys / "allowed")))
 
 
+@pytest.mark.threat(
+    "manifests",
+    "a manifest changed with all that is said of it made anew",
+    "found out by the signature alone",
+)
 def test_who_changes_everything_is_found_out_by_the_signature_alone(place: Path, keys: Path) -> None:
     sign(place, keys / "me")
     rewrite(place, engine=msgspec.structs.replace(manifest_of().engine, title="Another"))
@@ -614,6 +631,7 @@ def test_who_changes_everything_is_found_out_by_the_signature_alone(place: Path,
     assert bad == [("manifest.json", "signature"), (PROVENANCE, "signature"), (PROBE, "signature")]
 
 
+@pytest.mark.threat("manifests", "a signature that is missing, swapped, garbage, by another key", "named")
 @pytest.mark.parametrize(
     ("spoil", "bad"),
     [
@@ -657,6 +675,9 @@ def catalog() -> Asked:
     return Asked(catalog=Catalog((shipped_root(),)))
 
 
+@pytest.mark.threat(
+    "manifests", "verdicts that the binaries do not bear out", "named where the catalogue is given"
+)
 def test_verdicts_are_proved_by_the_binaries(place: Path) -> None:
     assert failures(place, catalog()) == []
     made = manifests.read(place / "manifest.json")
@@ -718,6 +739,7 @@ def test_who_changes_all_of_an_artifact_is_found_out_by_the_index(root: Path) ->
     assert {f.rpartition("/")[2] for _, f in failures(root)} == {"digest", "title"}
 
 
+@pytest.mark.threat("manifests", "an index that says other things than its manifests", "named")
 def test_an_index_that_says_something_else_is_named(root: Path) -> None:
     one, two = (entry_of(root, f) for f in sorted(root.glob("toy/[!.]*")))
     changes: dict[str, object] = {
@@ -817,6 +839,7 @@ def test_a_document_does_not_differ_from_itself(document: object) -> None:
     assert differences(document, copy.deepcopy(document)) == []
 
 
+@pytest.mark.threat("manifests", "any JSON for a provenance", "told, never a crash")
 def test_a_hostile_provenance_does_not_break_the_check(place: Path) -> None:
     made = manifests.read(place / "manifest.json")
     found = json.loads(provenance(made, sha256_bytes((place / "manifest.json").read_bytes())))

@@ -88,6 +88,7 @@ def test_signing_again_replaces_the_signature(path: Path, key: Path, allowed: Pa
     assert check(path, allowed).good
 
 
+@pytest.mark.threat("manifests", "one bit of what was signed", "the signature does not hold")
 @pytest.mark.parametrize("place", [0, len(_DATA) - 1], ids=["first", "last"])
 def test_one_bit_of_the_file(path: Path, key: Path, allowed: Path, place: int) -> None:
     sign(path, key)
@@ -177,6 +178,11 @@ _BAD: dict[str, tuple[Callable[[Path, Path, Path], None], str, str]] = {
 }
 
 
+@pytest.mark.threat(
+    "manifests",
+    "signatures that are cut, huge, swapped, of git, by others, expired, not yet valid",
+    "each refused with its reason",
+)
 @pytest.mark.parametrize(("change", "verdict", "why"), _BAD.values(), ids=_BAD.keys())
 @pytest.mark.parametrize("identity", [None, _ONE], ids=["anybody", "one"])
 def test_a_signature_that_does_not_hold_says_why(

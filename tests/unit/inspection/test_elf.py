@@ -120,6 +120,7 @@ def test_what_was_just_built(compiler: str, machine: str, tmp_path: Path) -> Non
     assert device_code(program) == ()
 
 
+@pytest.mark.threat("binaries", "a program without section headers", "what the loader reads is read")
 @needs_gcc
 def test_without_section_headers_what_the_loader_reads_is_still_there(tmp_path: Path) -> None:
     _, program = make(_GCC or "", tmp_path)
@@ -143,6 +144,7 @@ def test_a_stripped_and_a_relocatable_file(tmp_path: Path) -> None:
     assert read_elf(tmp_path / "lib.o").needed == ()
 
 
+@pytest.mark.threat("binaries", "files that are not ELF", "refused (7)")
 @pytest.mark.parametrize("data", [b"", b"\x7f", b"\x7fELF", b"MZ", b"\x7fELF" + b"\xff" * 100])
 def test_what_is_no_elf_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x"
@@ -166,6 +168,7 @@ _E_PHENTSIZE, _E_SHENTSIZE = 54, 58  # each before its e_phnum, e_shnum
 _SH_SIZE, _SH_INFO = 32, 44
 
 
+@pytest.mark.threat("binaries", "a file that claims to have billions of parts", "refused (7)")
 @needs_gcc
 @pytest.mark.parametrize("fault", ["versions", "sections", "segments"])
 def test_a_file_that_goes_in_circles_is_refused(tmp_path: Path, fault: str) -> None:

@@ -51,6 +51,11 @@ def holding(plain: Path, folder: Path, **sections: bytes) -> Path:
     return folder / "y.o"
 
 
+@pytest.mark.threat(
+    "binaries",
+    "entries of each kind in a fat binary, an unknown one among them",
+    "named; the unknown one by its number",
+)
 @pytest.mark.parametrize(
     ("kind", "arch", "flags", "name"),
     [
@@ -107,6 +112,7 @@ _HOSTILE = {
 }
 
 
+@pytest.mark.threat("binaries", "fat binaries with wild sizes, cut headers and entries", "refused (7)")
 @pytest.mark.parametrize("data", _HOSTILE.values(), ids=_HOSTILE.keys())
 def test_a_hostile_section_is_refused(plain: Path, tmp_path: Path, data: bytes) -> None:
     path = holding(plain, tmp_path, fat=data)

@@ -93,6 +93,7 @@ def test_a_link_that_is_named_is_followed(built: Path, work: Path, place: Path) 
     assert names(place / "folder", work) == ["libx.so", "tool"]
 
 
+@pytest.mark.threat("binaries", "pipes and sockets in a folder to be probed", "passed over")
 def test_pipes_and_sockets_in_a_folder_are_not_waited_for(built: Path, work: Path, place: Path) -> None:
     shutil.copy(built / "tool", place)
     os.mkfifo(place / "pipe")
@@ -101,6 +102,7 @@ def test_pipes_and_sockets_in_a_folder_are_not_waited_for(built: Path, work: Pat
         assert names(place, work) == ["tool"]
 
 
+@pytest.mark.threat("binaries", "a pipe or a device to be probed", "refused (7), never waited for")
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_a_pipe_or_device_is_refused(work: Path, place: Path, make: object) -> None:
     assert callable(make)
@@ -109,6 +111,9 @@ def test_a_pipe_or_device_is_refused(work: Path, place: Path, make: object) -> N
         elf_files(place / "odd", work)
 
 
+@pytest.mark.threat(
+    "binaries", "file names with escape codes, line breaks, no UTF-8, dashes", "shown spelled out"
+)
 def test_names_cannot_steer_a_terminal(built: Path, work: Path, place: Path) -> None:
     odd = ["a b", "é", "\x1b[31mred", "new\nline", os.fsdecode(b"\xff"), "--help"]
     for name in odd:
@@ -146,6 +151,7 @@ def test_a_name_longer_than_any_is_an_error_not_a_bug(work: Path, place: Path) -
         elf_files(place / ("x" * 300), work)
 
 
+@pytest.mark.threat("binaries", "files that are neither ELF nor an archive", "refused (7)")
 @pytest.mark.parametrize("data", [b"", b"text\n", b"#!/bin/sh\n", b"\x7fEL", b"MZ" + bytes(100), bytes(600)])
 def test_a_file_that_is_nothing_of_the_kind(work: Path, place: Path, data: bytes) -> None:
     (place / "x").write_bytes(data)
@@ -247,6 +253,11 @@ _HOSTILE = {
 }
 
 
+@pytest.mark.threat(
+    "archives",
+    "a wheel or archive to be probed: climbing, links, a zip64 bomb, cut, none",
+    "refused (7); nothing outside",
+)
 @pytest.mark.parametrize("make", _HOSTILE.values(), ids=_HOSTILE.keys())
 def test_a_hostile_or_broken_archive_is_exit_code_7(work: Path, place: Path, make: object) -> None:
     assert callable(make)
@@ -298,6 +309,7 @@ def test_a_cut_static_library_is_refused(static: Path, work: Path) -> None:
     assert refused > len(whole) // 31 * 0.98
 
 
+@pytest.mark.threat("binaries", "a static library with wild members", "refused (7)")
 @pytest.mark.parametrize(
     "size", [b"-1        ", b"9999999999", b"          ", b"1e3       ", b"\xb2         "]
 )

@@ -90,6 +90,11 @@ _HOSTILE = {
 }
 
 
+@pytest.mark.threat(
+    "binaries",
+    "a tool that hangs, crashes, floods, fails or leaves children",
+    "ended with its children, bounded, told as failed",
+)
 @pytest.mark.parametrize("kind", _HOSTILE)
 def test_a_hostile_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     defaults = dict(runtime.ask.__kwdefaults__ or {})
@@ -104,6 +109,7 @@ def test_a_hostile_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
     assert found.devices.ran == "not run"
 
 
+@pytest.mark.threat("binaries", "escape codes in what a tool says", "left out")
 def test_escape_codes_do_not_come_through(tmp_path: Path) -> None:
     code = (
         r"#include <stdio.h>"

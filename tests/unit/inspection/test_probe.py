@@ -52,6 +52,7 @@ def test_what_a_library_has(found: Probe) -> None:
     assert found.contradictions == ()
 
 
+@pytest.mark.threat("binaries", "a stripped library", "what can not be known is unknown, not absent")
 def test_a_stripped_library_hides_only_what_it_must(found: Probe, tmp_path: Path) -> None:
     path = toys.library(tmp_path)
     subprocess.run(["strip", path], check=True)
@@ -200,6 +201,7 @@ def test_without_a_compiler_it_is_not_run(tmp_path: Path) -> None:
     assert (found.said.system.ran, against(found)) == ("not run", {})
 
 
+@pytest.mark.threat("binaries", "one damaged file among good ones", "it is named, the others are read")
 def test_one_file_that_can_not_be_read_does_not_end_it(tmp_path: Path) -> None:
     whole = toys.library(tmp_path / "toy").read_bytes()
     (tmp_path / "toy" / "broken.so").write_bytes(whole[: len(whole) // 2])

@@ -203,6 +203,9 @@ def test_a_library_that_can_not_be_loaded_alive(bench: Bench, code: str, reason:
     assert (found.system_info, found.backends) == ("", ())
 
 
+@pytest.mark.threat(
+    "binaries", "a library that crashes while it is asked", "what it said before is kept, and the crash told"
+)
 def test_a_crash_later_on_keeps_what_was_said_before(bench: Bench) -> None:
     code = _NEW.replace("{ return d->text; }", "{ raise(SIGILL); return d->text; }")
     found = bench.ask(bench.library(code))
@@ -290,6 +293,7 @@ def test_a_library_that_is_of_no_use(bench: Bench, code: str, reason: str) -> No
     assert (found.ran, found.reason) == ("failed", reason)
 
 
+@pytest.mark.threat("binaries", "devices and features with hostile names", "shown as printable text")
 def test_hostile_names(bench: Bench) -> None:
     code = (
         _NEW.replace('"ARCHS"', r'"A\nend   \n%41\033[2J "')
@@ -333,6 +337,7 @@ def test_a_library_with_a_hole_has_failed(bench: Bench) -> None:
     assert "undefined symbol: absent" in found.reason
 
 
+@pytest.mark.threat("binaries", "a library that leaves a child", "it is ended")
 @pytest.mark.parametrize("where", ["", "setpgid(0, 0);", "setsid();"])
 def test_a_child_that_stays_is_ended(bench: Bench, where: str) -> None:
     code = (

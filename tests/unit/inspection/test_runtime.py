@@ -54,6 +54,7 @@ def test_a_program_has_a_home_of_its_own_that_vanishes(
     assert not Path(home).exists()
 
 
+@pytest.mark.threat("binaries", "a tool that leaves a child behind", "it is ended")
 @pytest.mark.parametrize("how", ["", "setsid "])
 def test_nothing_is_left_running(script: Script, how: str) -> None:
     mark = script("left", "sleep 1000; :")
@@ -62,6 +63,11 @@ def test_nothing_is_left_running(script: Script, how: str) -> None:
     assert gone(str(mark))
 
 
+@pytest.mark.threat(
+    "binaries",
+    "a tool that ends by a signal, by an exit code, says nothing or never ends",
+    "told as failed, with the reason",
+)
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -91,6 +97,7 @@ def test_a_commit_may_be_absent(script: Script) -> None:
     assert (report.number, report.commit) == (7, "")
 
 
+@pytest.mark.threat("binaries", "a flood with escape codes for an answer", "4,000 printable characters of it")
 def test_a_flood_and_escape_codes_are_kept_away(script: Script) -> None:
     body = r"printf 'version: 42 (abc)\033[2J\033]0;title\007\r\n'; yes | head -c 100000"
     report = ask_version(script("tool", body), _HERE, _PATTERN)
@@ -99,6 +106,9 @@ def test_a_flood_and_escape_codes_are_kept_away(script: Script) -> None:
     assert all(c.isprintable() or c == "\n" for c in report.output)
 
 
+@pytest.mark.threat(
+    "binaries", "LD_PRELOAD and secrets in the caller's environment", "not handed to what is run"
+)
 def test_nothing_of_the_callers_environment_gets_through(
     script: Script, monkeypatch: pytest.MonkeyPatch, sealed: Path
 ) -> None:
@@ -171,6 +181,7 @@ def test_a_compiled_tool_answers_when_its_libraries_are_there(
     assert (report.ran, report.number, report.commit) == (how, 42, "abc")
 
 
+@pytest.mark.threat("binaries", "a tool that lacks a library", "told as not run, with the library")
 @pytest.mark.parametrize(("tool", "machine", "how"), _MACHINES, indirect=["tool"])
 def test_a_tool_that_lacks_a_library_is_not_run(tool: tuple[Path, Path], machine: str, how: str) -> None:
     report = ask_version(tool[0], machine, _PATTERN)

@@ -80,6 +80,11 @@ def test_a_page_needs_and_allows_nothing_but_its_own_style(many: list[Shown]) ->
     alone(page(many, made=NOW))
 
 
+@pytest.mark.threat(
+    "manifests",
+    "script tags and escape codes in all that a page shows",
+    "the same tags and attributes, other words only",
+)
 @pytest.mark.parametrize("many", PAGES[:2])
 def test_hostile_manifests_change_words_only(many: list[Shown]) -> None:
     text = page([hostile(s) for s in many], made=NOW, left_out=hostile(("x",)), notes=hostile(("y",)))

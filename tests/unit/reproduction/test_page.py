@@ -11,6 +11,11 @@ from tests.reproductions import BARE, hostile, incomparable, reproduction_of
 _REPORTS = [reproduction_of(), reproduction_of(rebuilds=()), incomparable()]
 
 
+@pytest.mark.threat(
+    "manifests",
+    "script tags in all that a reproduction's page shows",
+    "the same tags and attributes, other words only",
+)
 @pytest.mark.parametrize("report", _REPORTS)
 def test_a_hostile_report_changes_words_only(report: Reproduction) -> None:
     plain, attacked = Read(page(report)), Read(page(hostile(report)))

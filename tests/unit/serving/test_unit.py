@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -90,6 +91,9 @@ def test_systemd_takes_the_unit_as_it_is_meant(tmp_path: Path, rules: Switches) 
     assert [line for line in done.stderr.splitlines() if "toy.service" in line] == []
 
 
+@pytest.mark.threat(
+    "manifests", "a line break with a setting of systemd behind it, in a profile", "refused (2)"
+)
 def test_a_unit_has_no_way_in_for_control_characters(tmp_path: Path, rules: Switches) -> None:
     bad = handover.Profile("mine", "Mine", {"threads": "16"}, {"A": "b\nExecStartPre=/bin/evil"})
     with pytest.raises(UsageError, match="control characters"):
@@ -197,6 +201,9 @@ def test_a_models_architecture(tmp_path: Path) -> None:
         assert model_architecture(tmp_path / "m") == ""
     (tmp_path / "m").write_bytes(whole[:24] + b"\xff" * 40)
     assert model_architecture(tmp_path / "m") == ""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="cannot read the model"):
+        model_architecture(tmp_path / "pipe")
     for data in (b"", b"GGU", b"\x7fELF"):
         (tmp_path / "m").write_bytes(data)
         with pytest.raises(UsageError, match="no GGUF"):

@@ -94,6 +94,11 @@ _BAD = [
 ]
 
 
+@pytest.mark.threat(
+    "binaries",
+    "a benchmark that hangs, crashes, floods, prints NaN, nested or other results",
+    "the smoke test fails, nothing is left running",
+)
 @pytest.mark.parametrize(("ways", "said"), _BAD, ids=[said for _, said in _BAD])
 def test_a_benchmark_that_does_not_fails(
     place: Path, folders: Folders, ways: dict[str, Any], said: str
@@ -107,6 +112,7 @@ def test_a_benchmark_that_does_not_fails(
     assert gone(str(place))
 
 
+@pytest.mark.threat("binaries", "a child that hides in a session of its own", "it is ended")
 def test_a_child_that_hides_in_a_session_of_its_own_is_ended(place: Path, folders: Folders) -> None:
     hide = "if (!fork()) { setsid(); fclose(stdout); fclose(stderr); for (;;) pause(); }"
     toys.bench(place / "bin", before=hide)
@@ -139,6 +145,11 @@ _SERVERS = [
 ]
 
 
+@pytest.mark.threat(
+    "binaries",
+    "a server that hangs, crashes, answers garbage or without end",
+    "the smoke test fails, nothing is left running",
+)
 @pytest.mark.parametrize(("ways", "said"), _SERVERS, ids=[f"{w} {s}"[:60] for w, s in _SERVERS])
 def test_a_server_that_does_not_answer_fails(
     place: Path, folders: Folders, ways: dict[str, str], said: str
@@ -190,6 +201,7 @@ def test_what_can_not_begin_is_not_run(
     assert "qemu-riscv64 is not installed" in step(found, "bench").said
 
 
+@pytest.mark.threat("binaries", "a server whose library is missing", "told as not run")
 def test_a_server_whose_library_is_missing_is_not_run(place: Path, folders: Folders) -> None:
     library_toys.library(place, name="libthere.so", cuda=False)
     code = "int llama_init(void); int main(void) { return llama_init(); }"
@@ -206,6 +218,7 @@ def test_an_artifact_without_tools_is_not_run(place: Path, folders: Folders) -> 
     assert tried(toys.artifact(place), folders).verdict == "not run"
 
 
+@pytest.mark.threat("binaries", "an artifact whose files were changed", "nothing of it is run")
 def test_nothing_is_run_of_an_artifact_that_was_changed(place: Path, folders: Folders) -> None:
     tool = toys.script(place / "bin", "toy-cli", f"touch '{place}/ran'; echo text")
     toys.artifact(place)
@@ -325,6 +338,7 @@ def test_the_engine_itself_lists_no_gpu(
     assert "fell back to the CPU: the engine lists no GPU" in step(found, "gpu").said
 
 
+@pytest.mark.threat("binaries", "a CUDA build where there is no GPU", "the GPU's part is told as not run")
 @pytest.mark.parametrize(
     ("asked", "seen", "verdict", "why"),
     [

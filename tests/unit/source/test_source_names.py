@@ -26,6 +26,11 @@ def test_a_plain_ref_is_taken(ref: str) -> None:
     assert check_ref(ref) == ref
 
 
+@pytest.mark.threat(
+    "git",
+    "refs that begin with a dash, hold `..`, `@{`, operators, control characters, CR or NUL",
+    "refused (2), and shown without what could steer a terminal",
+)
 @pytest.mark.parametrize("ref", _BAD_REFS)
 def test_an_odd_ref_is_refused(ref: str) -> None:
     with pytest.raises(UsageError) as error:
@@ -40,6 +45,11 @@ def test_an_https_url_is_taken(url: str) -> None:
     assert check_url(url) == url
 
 
+@pytest.mark.threat(
+    "git",
+    "addresses with `ext::`, `fd::`, `ssh://-oProxyCommand=`, dashes, `..`, CR, NUL (CVE-2022-24439)",
+    "refused (2) before git sees them",
+)
 @pytest.mark.parametrize("url", _BAD_URLS)
 def test_an_odd_url_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPARKBUILD_ALLOW_FILE_GIT", raising=False)
@@ -58,6 +68,7 @@ def test_no_error_shows_a_password() -> None:
     assert "hunter2" not in str(error.value.as_dict())
 
 
+@pytest.mark.threat("git", "user names and passwords in a text with several addresses", "left out")
 def test_redact_takes_every_credential_out() -> None:
     text = "cannot open https://me:p@ss@host/x.git nor 'https://token@other/y': me@home"
     assert redact(text) == "cannot open https://host/x.git nor 'https://other/y': me@home"

@@ -104,6 +104,17 @@ def test_a_damaged_record_is_not_believed(project: Path) -> None:
     assert "PLAIN" in declared_options(tree)
 
 
+@pytest.mark.threat(
+    "environment",
+    "CMake files with 200,000 brackets, comments and quotes that nothing closes",
+    "read in one pass",
+)
+@pytest.mark.parametrize("part", ["[[ ", "#[[\n", "[=[ [==[ ", '" ', "( ", "\\ ", 'a" ', "${ "])
+def test_what_is_never_closed_ends(part: str) -> None:
+    """Gone through anew from each of them, it would take hours."""
+    assert len(list(calls("set(A " + part * 200_000))) <= 1
+
+
 @pytest.mark.parametrize(
     "text", ["", "(", ")", ")))set(", 'set("', "#[[", "[==[", "set(A [[", "if(()", "\\", 'a"b"(c)']
 )

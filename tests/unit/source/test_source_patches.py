@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,28 @@ _HOSTILE = {
     "context is off": _EDIT.replace(" one", " won"),
     "no such file": _EDIT.replace("/f", "/nowhere"),
     "half": _EDIT + _OTHER.replace("-two", "-zwei"),
-    "huge": _EDIT + "#" * 1_000_001,
+    "huge": _EDIT + "#" * (1 << 20),
+    "into .git, spelled in octal": _new("x")
+    .replace("b/x", '"b/\\056git/config"')
+    .replace("a/x", '"a/\\056git/config"'),
+    "climbing, quoted": _new("x").replace("a/x", '"a/../x"').replace("b/x", '"b/../x"'),
+    "a link, then a file through it": _new("way", "120000").replace("+x\n", "+../outside\n")
+    + _EDIT.replace("/f", "/way/f"),
+    "a file that becomes a link": "diff --git a/f b/f\nold mode 100644\nnew mode 120000\n"
+    + _EDIT.split("\n", 1)[1],
+    "deleted, then a link": "diff --git a/f b/f\ndeleted file mode 100644\n--- a/f\n+++ /dev/null\n"
+    "@@ -1,3 +0,0 @@\n-one\n-two\n-three\n" + _new("f", "120000"),
+    "an old file with another mode": _EDIT.replace("--- a/f", "old mode 100644\nnew mode 104755\n--- a/f"),
+    "a copy from outside": "diff --git a/../outside/f b/f2\nsimilarity index 100%\n"
+    "copy from ../outside/f\ncopy to f2\n",
+    "numbers beyond all": _EDIT.replace("-1,3 +1,3", "-1,99999999999999999999 +1,3"),
+    "the same file twice, the second fails": _EDIT + _EDIT.replace("-two", "-zwei"),
+    "an absent parent": _new("f/below"),
+    "escape codes in a name": _new("x")
+    .replace("a/x", '"a/\\033[2J/.git/x"')
+    .replace("b/x", '"b/\\033[2J/.git/x"'),
+    "NUL in its text": _EDIT.replace("+2", "+\0"),
+    "a submodule's settings through a link": _EDIT.replace("/f", "/out/../f"),
 }
 
 
@@ -79,6 +101,11 @@ def test_patches_apply_in_order(tree: Path, tmp_path: Path) -> None:
     assert (tree / "sub" / "new").read_text() == "x\n"
 
 
+@pytest.mark.threat(
+    "patches",
+    "absolute, `../` and .git targets, links, modes, gitlinks, renames, binary, CRLF, half applying, huge",
+    "refused (4); the tree and what is beside it as they were",
+)
 @pytest.mark.parametrize("name", _HOSTILE)
 def test_a_hostile_patch_changes_nothing(name: str, tree: Path, tmp_path: Path) -> None:
     before = (git_tree(tree), git_tree(tmp_path / "outside"))
@@ -128,11 +155,13 @@ def test_a_hostile_patch_that_is_only_tried_changes_nothing(name: str, tree: Pat
     assert (git_tree(tree), git_tree(tmp_path / "outside")) == before
 
 
+@pytest.mark.threat("patches", "a patch that is not UTF-8", "refused (4)")
 def test_a_patch_that_is_not_utf8_is_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not UTF-8"):
         patches.apply([_patch(tmp_path, _EDIT.replace("+2", "+\xe9").encode("latin-1"))], tree)
 
 
+@pytest.mark.threat("patches", "a patch that is applied already", "refused (4), and said so")
 def test_applied_already_is_said(tree: Path, tmp_path: Path) -> None:
     patch = _patch(tmp_path, _EDIT)
     patches.apply([patch], tree)
@@ -140,6 +169,9 @@ def test_applied_already_is_said(tree: Path, tmp_path: Path) -> None:
         patches.apply([patch], tree)
 
 
+@pytest.mark.threat(
+    "patches", "a repository around the tree, named by GIT_DIR too", "the patch is applied to the tree alone"
+)
 def test_a_repository_around_the_tree_does_not_hide_it(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +185,16 @@ def test_the_digest_knows_names_order_and_content(tmp_path: Path) -> None:
     one, two = _patch(tmp_path, _EDIT), _patch(tmp_path, _OTHER, "0002-y.patch")
     digests = {patches.digest(patches.describe(p)) for p in ([], [one], [two], [one, two], [two, one])}
     assert len(digests) == 5
+
+
+@pytest.mark.threat(
+    "patches", "a patch that is a pipe, a device or a folder", "refused (4), never waited for"
+)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_patch_that_is_no_file(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "0001-x.patch")
+    with pytest.raises(SourceError):
+        patches.describe([tmp_path / "0001-x.patch"])
 
 
 def test_an_unreadable_patch_is_an_error(tmp_path: Path) -> None:

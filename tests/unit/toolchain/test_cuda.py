@@ -171,6 +171,7 @@ def test_cmake_is_told_where_all_of_it_is(assembled: CudaToolkit) -> None:
     assert str(assembled.target_dir / "lib/stubs") in told["CMAKE_EXE_LINKER_FLAGS"]
 
 
+@pytest.mark.threat("environment", "a CUDA toolkit at a path that nvcc would split", "refused")
 def test_a_path_that_nvcc_would_split_is_refused(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)
     wheels = Catalog((shipped_root(),)).cuda_wheels("13.0").record

@@ -241,6 +241,11 @@ _HOSTILE: dict[str, list[Member]] = {
 }
 
 
+@pytest.mark.threat(
+    "archives",
+    "an exported artifact with odd, climbing, hidden, repeated names, links, devices, special bits",
+    "refused (8); the folder stays empty",
+)
 @pytest.mark.parametrize("members", _HOSTILE.values(), ids=_HOSTILE.keys())
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
 def test_a_hostile_archive_is_refused(tmp_path: Path, members: list[Member], form: int) -> None:
@@ -295,6 +300,11 @@ _BROKEN = {
 }
 
 
+@pytest.mark.threat(
+    "archives",
+    "an exported artifact that is cut, doubled, goes on behind its end, or asks for memory",
+    "refused (8); the folder stays empty",
+)
 @pytest.mark.parametrize("make", _BROKEN.values(), ids=_BROKEN.keys())
 def test_a_broken_archive_is_refused(tmp_path: Path, make: Callable[[], bytes]) -> None:
     path = tmp_path / "x.tar.zst"
@@ -304,6 +314,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path, make: Callable[[], bytes]) 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.threat("archives", "an exported artifact cut at each byte", "refused (8)")
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     whole = _zstd(tar_of(_TOP, _FILE))
     path = tmp_path / "x.tar.zst"
@@ -315,6 +326,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     unpack(path, tmp_path / "out")
 
 
+@pytest.mark.threat("archives", "an exported artifact with any bit flipped", "refused (8), or the same files")
 @given(place=st.integers(0, len(_zstd(_GOOD)) - 1), bit=st.integers(0, 7))
 def test_no_flipped_bit_changes_a_file(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
@@ -331,6 +343,7 @@ def test_no_flipped_bit_changes_a_file(
         assert content(folder / "out") == {"x": (b"x", 0o644), "y": (b"y" * 2000, 0o644)}
 
 
+@pytest.mark.threat("archives", "an exported artifact that is a bomb", "refused (8) before it is large")
 def test_a_bomb_is_refused_before_it_is_large(tmp_path: Path) -> None:
     info, _ = member("a/zeros")
     info.size = archive.MOST.bytes + 1

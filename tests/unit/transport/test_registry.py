@@ -236,6 +236,9 @@ def test_references_are_read(text: str, found: Reference) -> None:
     assert Reference.parse(text) == found
 
 
+@pytest.mark.threat(
+    "archives", "odd references to a registry, with passwords", "refused (2), the password not repeated"
+)
 @pytest.mark.parametrize(
     "text",
     [
@@ -341,6 +344,7 @@ _HOSTILE: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.threat("archives", "a registry with a hostile image manifest", "refused (8)")
 @needs_registry
 def test_a_hostile_image_manifest_is_refused(running: Running, artifact: Path, tmp_path: Path) -> None:
     push(artifact, running.reference("good"))
@@ -368,6 +372,7 @@ def test_an_image_of_others_is_not_an_artifact(running: Running, artifact: Path,
 # --- tampering and faults -------------------------------------------------------------------------
 
 
+@pytest.mark.threat("archives", "a registry that serves other bytes than asked for", "refused (8)")
 @needs_registry
 @pytest.mark.parametrize("title", ["manifest.json", "manifest.json.sig", "bin.tar.zst"])
 @pytest.mark.parametrize("how", ["a bit", "shorter", "longer", "absent"])
@@ -564,6 +569,7 @@ def test_a_log_in_in_the_middle_sends_the_whole_blob_again(hostile: str, artifac
     assert sent == [(None, size), ("Bearer t", size)] * 2
 
 
+@pytest.mark.threat("archives", "a registry whose blob does not end", "refused (8)")
 @pytest.mark.parametrize("longer", [0, 1, 8 << 20])
 def test_a_blob_that_does_not_end_is_not_taken(
     hostile: str, artifact: Path, tmp_path: Path, longer: int
@@ -655,6 +661,7 @@ def test_a_registry_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monk
         tags(f"oci://127.0.0.1:{silent.getsockname()[1]}/toy")
 
 
+@pytest.mark.threat("archives", "passwords that are kept for other registries", "not sent to this one")
 def test_the_password_goes_to_its_registry_only(hostile: str, sealed: Path) -> None:
     (sealed / ".docker").mkdir()
     auths = {"auths": {"127.0.0.1:1": {"auth": "c2VjcmV0"}, "example.invalid": {"auth": "c2VjcmV0"}}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,16 @@ def test_cache(tmp_path: Path, text: bytes, found: dict[str, tuple[str, str]]) -
     path = tmp_path / "CMakeCache.txt"
     path.write_bytes(text)
     assert {n: (e.type, e.value) for n, e in read_cache(path).items()} == found
+
+
+@pytest.mark.threat(
+    "environment", "a CMakeCache.txt that is a pipe, a folder or a device", "refused (2), never waited for"
+)
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda p: p.symlink_to("/dev/zero")])
+def test_a_cache_that_is_no_file(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "CMakeCache.txt")
+    with pytest.raises(UsageError, match="not a folder that CMake configured"):
+        read_cache(tmp_path / "CMakeCache.txt")
 
 
 def test_no_cache(tmp_path: Path) -> None:
