@@ -48,7 +48,7 @@ def obtain(pin: Pin, folders: Folders, *, offline: bool, progress: Progress) -> 
     """
     path = folders.cache / "downloads" / pin.sha256[:16] / pin.file
     with locked(path.with_name(pin.file + ".lock")):
-        if not path.exists():
+        if not _is_there(pin, path, progress):
             if offline:
                 raise MissingError(
                     f"{pin.file} is not in the cache and --offline forbids fetching it",
@@ -57,6 +57,20 @@ def obtain(pin: Pin, folders: Folders, *, offline: bool, progress: Progress) -> 
                 )
             _download(pin, path, progress)
     return path
+
+
+def _is_there(pin: Pin, path: Path, progress: Progress) -> bool:
+    """Return whether the cache has the file; one that is damaged goes."""
+    try:
+        if not path.exists():
+            return False
+        if sha256_file(path) == pin.sha256:
+            return True
+        path.unlink()
+    except OSError as problem:
+        raise disk_error(f"cannot read {pin.file}", path, problem) from problem
+    progress.note(f"{pin.file} in the cache was damaged")
+    return False
 
 
 def _download(pin: Pin, path: Path, progress: Progress) -> None:
@@ -73,6 +87,8 @@ def _download(pin: Pin, path: Path, progress: Progress) -> None:
                     progress.advance(out.tell(), pin.size, pin.project)
                 if answer.length and out.tell() < pin.size:
                     raise _cut(pin, answer, f"{answer.length} bytes are missing")
+                out.flush()
+                os.fsync(out.fileno())
     except OSError as problem:
         raise disk_error(f"cannot keep {pin.file}", part, problem) from problem
     if (found := sha256_file(part)) != pin.sha256:

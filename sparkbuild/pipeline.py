@@ -29,7 +29,15 @@ from sparkbuild.planning import Inputs, Plan, make_plan
 from sparkbuild.progress import Progress
 from sparkbuild.serving.part import run_part
 from sparkbuild.source import SourceTree, checkout, declared_options, intact, reads_variable
-from sparkbuild.toolchain import find_compilers, find_cuda, gpu_arch, preflight, target_processor
+from sparkbuild.toolchain import (
+    Compilers,
+    CudaToolkit,
+    find_compilers,
+    find_cuda,
+    gpu_arch,
+    preflight,
+    target_processor,
+)
 from sparkbuild.verification import Journey, Seen, failures, follow
 
 
@@ -79,14 +87,10 @@ def _plan(request: Request, session: Session) -> Plan:
             remedy=f"--backend {' or '.join(recipe.record.targets)}",
         )
     folders, progress = session.folders, session.progress
-    compilers = find_compilers(toolchain.record, folders)
-    cuda, cuda_arch = None, ""
+    cuda_arch = ""
     if request.backend == "cuda":
         cuda_arch = request.define.get("CMAKE_CUDA_ARCHITECTURES") or gpu_arch(toolchain.record)
-        wheels = session.catalog.cuda_wheels(toolchain.record.cuda.wheels).record
-        cuda = find_cuda(
-            toolchain.record, wheels, compilers, folders, offline=request.offline, progress=progress
-        )
+    compilers, cuda = _found_tools(request, session)
     source = checkout(
         recipe,
         folders,
@@ -119,6 +123,16 @@ def _plan(request: Request, session: Session) -> Plan:
     )
 
 
+def _found_tools(request: Request, session: Session) -> tuple[Compilers, CudaToolkit | None]:
+    toolchain, folders = session.catalog.toolchain(request.arch).record, session.folders
+    compilers = find_compilers(toolchain, folders)
+    if request.backend != "cuda":
+        return compilers, None
+    wheels = session.catalog.cuda_wheels(toolchain.cuda.wheels).record
+    told = session.progress
+    return compilers, find_cuda(toolchain, wheels, compilers, folders, offline=request.offline, progress=told)
+
+
 def build(request: Request, session: Session) -> Result:
     """Return the artifact for a request: from the store when it is there, else built now."""
     folders = session.folders
@@ -134,7 +148,7 @@ def build(request: Request, session: Session) -> Result:
 
 def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:
     folders, progress = session.folders, session.progress
-    started = time.time()
+    started = (time.time(), time.monotonic())
     where = building.build_dir(made, folders)
     with locked(where.with_name(f"{where.name}.lock")):
         if request.rebuild:
@@ -146,6 +160,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         check_source(made.source)
         around = building.Surroundings(jobs=request.jobs)
         built = building.build(made, recipe, folders, around, progress)
+        check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
             done = _collected(made, recipe, built, temp / "bin", started, session)
@@ -166,7 +181,7 @@ def _collected(
     recipe: Recipe,
     built: building.Built,
     into: Path,
-    started: float,
+    started: tuple[float, float],
     session: Session,
 ) -> manifests.Manifest:
     """Fill an artifact's bin folder and return all that is known of it."""
@@ -181,7 +196,8 @@ def _collected(
     found = probe(into, session.catalog, session.progress, how)
     flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
     run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog)
-    return compose(Finished(made, recipe, built, files, version, found, flags, run, started))
+    seconds = time.monotonic() - started[1]  # the clock may go back meanwhile
+    return compose(Finished(made, recipe, built, files, version, found, flags, run, started[0], seconds))
 
 
 def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, session: Session) -> Seen:
@@ -207,6 +223,26 @@ def check_source(source: SourceTree) -> None:
             "the checked-out source was changed after it was checked",
             where=str(source.path),
             remedy=f"remove it and run again: rm -r {source.path.parent}",
+        )
+
+
+def check_tools(made: Plan, request: Request, session: Session, where: Path) -> None:
+    """Raise CompileError when a compiler, CUDA or CMake is not the one any more that the key names.
+
+    What was built with two of them goes.
+    """
+    compilers, cuda = _found_tools(request, session)
+    now = {
+        "compilers": (made.compilers.digest, compilers.digest),
+        "CUDA toolkit": (made.cuda and made.cuda.digest, cuda and cuda.digest),
+        "CMake": (made.cmake, building.find_tools().cmake_version),
+    }
+    if changed := [name for name, (before, after) in now.items() if before != after]:
+        shutil.rmtree(where, ignore_errors=True)
+        raise CompileError(
+            f"changed while this was built: {', '.join(changed)}; it is of two makes and is not stored",
+            where=str(where),
+            remedy="run the same command again: it begins anew with what is here now",
         )
 
 

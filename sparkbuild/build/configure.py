@@ -53,10 +53,13 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str, ...]:
-    """Return the configure command; a definition is one argument, no shell ever sees it."""
+    """Return the configure command; a definition is one argument, no shell ever sees it.
+
+    ninja is not to configure again: it would do so without end where a clock went back.
+    """
     given = tuple(f"-D{d.name}={d.value}" for d in plan.definitions)
     base = (str(cmake), "-S", str(SOURCE), "-B", str(build_dir), "-G", "Ninja")
-    return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", *given)
+    return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_SUPPRESS_REGENERATION=ON", *given)
 
 
 def configure(
@@ -69,14 +72,15 @@ def configure(
 ) -> Configured:
     """Configure and check. Raises ConfigureError; CMake's output is in configure.log.
 
-    CMake's cache and its file API reply are made anew: cut short by a crash they would stop every later
-    run, and values of an earlier one would linger. What was compiled stays.
+    CMake's cache, what it found out of the compilers and its file API reply are made anew: cut short by a
+    crash they would stop every later run, and values of an earlier one would linger. What was compiled stays.
     """
     from scikit_build_core.file_api.query import stateless_query  # noqa: PLC0415 - see find_tools
 
     build_dir.mkdir(parents=True, exist_ok=True)
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
-    shutil.rmtree(build_dir / ".cmake/api/v1/reply", ignore_errors=True)
+    for old in (build_dir / ".cmake/api/v1/reply", *build_dir.glob("CMakeFiles/[0-9]*")):
+        shutil.rmtree(old, ignore_errors=True)
     stateless_query(build_dir)
     log = build_dir / "configure.log"
     with process.stream((*enter, *argv), env=env, cwd=build_dir) as running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -18,11 +19,15 @@ from sparkbuild.progress import Progress
 _STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)$")
 _OUTPUT_LIMIT = 200  # lines of a failing command that are shown
 
+_NO_MEMORY = (
+    r"Killed|signal terminated program|died due to signal 9|\[code=(137|-9)\]"
+    r"|[Oo]ut of memory|[Cc]annot allocate memory|bad_alloc"
+)
 # What a failed command's output gives away, and what mends it.
 _CAUSES = (
     (r"No space left on device", "the disk is full", "free some space and run the same command again"),
     (
-        r"Killed|signal terminated program|\[code=137\]",
+        _NO_MEMORY,
         "the compiler was killed, most likely for want of memory",
         "run again with fewer --jobs",
     ),
@@ -132,7 +137,7 @@ def _log(build_dir: Path) -> Iterator[tuple[int, int, int, str]]:
     log = build_dir / ".ninja_log"
     for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
         fields = line.split("\t")
-        if len(fields) == 5 and all(f.isdigit() for f in fields[:3]):  # noqa: PLR2004 - see docstring
+        if len(fields) == 5 and all(f.isdecimal() for f in fields[:3]):  # noqa: PLR2004 - see docstring
             yield int(fields[0]), int(fields[1]), int(fields[2]), fields[3]
 
 
@@ -213,7 +218,7 @@ class _Meter:
             return ""
         for line in new.splitlines():
             start, end, _, output, *_ = [*line.split("\t"), "", "", "", ""]
-            if start.isdigit() and end.isdigit():
+            if start.isdecimal() and end.isdecimal():
                 self._worst = max(self._worst, ((int(end) - int(start)) / 1000, Path(output).name))
         seconds, name = self._worst
         return f" (slowest: {name.removesuffix('.o')} {seconds:.0f} s)" if seconds > 1 else ""
@@ -259,6 +264,11 @@ def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, st
 def _explain(failing: list[list[str]], code: int, log: Path) -> SparkbuildError:
     if not failing:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the latter from bubblewrap
+            what = "ninja was killed, most likely for want of memory"
+            return _KilledForMemoryError(
+                what, where=str(log), remedy="run again with fewer --jobs", output=tail
+            )
         return CompileError(
             f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
         )

@@ -34,6 +34,10 @@ _NO_NETWORK = re.compile(
 )
 
 
+class RepositoryError(SourceError):
+    """git failed: the address, the ref, or the repository that it read."""
+
+
 class Repository(msgspec.Struct, frozen=True):
     """A bare repository made by us.
 
@@ -102,7 +106,7 @@ class Repository(msgspec.Struct, frozen=True):
 
     def origin(self, ref: str, commit: str, location: str) -> Origin:
         """Return all that is to know of a commit: its tree without submodules, number and time."""
-        tree, seconds = self._look("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
+        tree, seconds = self._sure("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
         notes: tuple[str, ...] = ()
         if links := self._gitlinks(commit):
             tree = self._tree_without(commit, links)
@@ -110,7 +114,7 @@ class Repository(msgspec.Struct, frozen=True):
         shallow = (self.gitdir / "shallow").exists()
         if shallow:
             notes += ("a shallow clone: the build number is not known",)
-        number = 0 if shallow else int(self._look("rev-list", "--count", "--end-of-options", commit) or 0)
+        number = 0 if shallow else int(self._sure("rev-list", "--count", "--end-of-options", commit))
         return Origin(
             way="git",
             location=location,
@@ -139,7 +143,7 @@ class Repository(msgspec.Struct, frozen=True):
         finally:
             index.unlink(missing_ok=True)
         if (found := git_tree(into)) != tree:
-            raise SourceError(
+            raise RepositoryError(
                 f"commit {commit} gave the files {found}, expected {tree}",
                 where=self.where,
                 remedy="if the recipe pins this tree, correct its pin; else delete the folder and try again",
@@ -213,6 +217,12 @@ class Repository(msgspec.Struct, frozen=True):
         finally:
             index.unlink(missing_ok=True)
 
+    def _sure(self, *arguments: str) -> str:
+        try:
+            return self._ask(*arguments)
+        except GitFailedError as failure:
+            raise self.fault(str(failure)) from None
+
     def _look(self, *arguments: str) -> str:
         with contextlib.suppress(GitFailedError):
             return self._ask(*arguments)
@@ -243,12 +253,22 @@ class Repository(msgspec.Struct, frozen=True):
         last = said.strip().splitlines()[-1] if said.strip() else "no reason given"
         if self.url and _unreachable(said):
             return self._away(last)
-        return SourceError(
+        return RepositoryError(
             f"git failed: {last}",
             where=self.where,
-            remedy="check the address and the ref",
+            remedy="check the address and the ref" if self.url else "see what 'git fsck' says there",
             output=said,
         )
+
+    def is_sound(self) -> bool:
+        """Return whether git finds no fault in the mirror itself; reads all of it."""
+        asked = ["fsck", "--full", "--no-dangling", "--no-progress"]
+        away = {"GIT_NO_LAZY_FETCH": "1"}
+        try:
+            sealed.ask(asked, gitdir=self.gitdir, env=away, config=self._remote())
+        except GitFailedError:
+            return False
+        return True
 
 
 def _unreachable(said: str) -> bool:

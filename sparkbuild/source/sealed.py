@@ -11,8 +11,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sparkbuild import process
 from sparkbuild.errors import MissingError
 from sparkbuild.progress import Progress
 from sparkbuild.source.names import redact
@@ -53,6 +54,11 @@ _CONFIG = {
 }
 
 
+# git and its helpers end with sparkbuild, whatever ends that: one that lives on would write into a mirror
+# that the next run holds.
+_OWN_GROUP: dict[str, Any] = {"start_new_session": True, "preexec_fn": process.prepare}
+
+
 class OutOfReachError(MissingError):
     """git can not deliver for a reason of this machine: no git, no network, or --offline."""
 
@@ -73,11 +79,22 @@ def ask(
     from git.cmd import Git  # noqa: PLC0415 - 0.2 s, which only who needs git pays
 
     command = _command(arguments, {"GIT_DIR": str(gitdir), **(env or {})}, config or {})
-    runner = Git(str(cwd) if cwd else None)
-    code, out, err = runner.execute(command, with_extended_output=True, with_exceptions=False)
-    if code != 0:
-        raise GitFailedError(redact(err or f"exit code {code}"))
-    return str(out)
+    running = Git(str(cwd) if cwd else None).execute(command, as_process=True, **_OWN_GROUP)
+    child = _process(running)
+    with process.ended(child):
+        out, err = (str(said, "utf-8", "surrogateescape") for said in child.communicate())
+    if child.returncode != 0:
+        raise GitFailedError(redact(err.strip() or f"exit code {child.returncode}"))
+    return out.removesuffix("\n")
+
+
+def _process(answer: object) -> process.Child:
+    """Return the process of what GitPython gives for one, and ends when it is forgotten."""
+    from git.cmd import Git  # noqa: PLC0415 - as in ask
+
+    if not isinstance(answer, Git.AutoInterrupt) or answer.proc is None:  # pragma: no cover - as_process
+        raise TypeError(answer)
+    return answer.proc
 
 
 def tell(
@@ -93,9 +110,13 @@ def tell(
 
     command = _command(arguments, {"GIT_DIR": str(gitdir), **env}, config)
     told = _listener(progress)
-    child = Git().execute(command, as_process=True, with_stdout=False, universal_newlines=True)
-    handle_process_output(child, None, told.new_message_handler(), decode_streams=False)
-    code = child.proc.wait() if child.proc else child.status
+    running = Git().execute(
+        command, as_process=True, with_stdout=False, universal_newlines=True, **_OWN_GROUP
+    )
+    child = _process(running)
+    with process.ended(child):
+        handle_process_output(running, None, told.new_message_handler(), decode_streams=False)
+        code = child.wait()
     if code != 0:
         raise GitFailedError(redact("\n".join([*told.error_lines, *told.other_lines]) or f"exit code {code}"))
 

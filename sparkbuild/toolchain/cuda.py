@@ -168,8 +168,9 @@ def _installed(
     def digest() -> tuple[str, list[Path]]:
         parts = [root / p for p in _PROGRAMS] + sorted((root / "nvvm/libdevice").glob("*.bc"))
         parts += [target / "lib" / name for name in ("libcudart_static.a", "libcudadevrt.a", "libcudart.so")]
-        files = [p.resolve() for p in parts if p.is_file()]
-        return sha256_bytes("\n".join(f"{sha256_file(f)}  {f.name}" for f in files).encode()), files
+        files = [p for p in parts if p.is_file()]
+        lines = [f"{sha256_file(f)}  {f.resolve().name}" for f in files]
+        return sha256_bytes("\n".join(lines).encode()), files
 
     known = recall(folders.cache, "cuda", [root, version, target.name], str, digest)
     return _toolkit(root, version, "installed", known, target, toolchain, compilers)
