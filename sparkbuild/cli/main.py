@@ -63,7 +63,7 @@ def _refused(problem: Exception) -> SparkbuildError | None:
 
     faults = DISK_FAULTS | NAME_FAULTS
     if isinstance(problem, OSError) and problem.errno in faults and problem.filename:
-        return disk_error("cannot read or write", problem.filename, problem)
+        return disk_error("cannot read or write", str(problem.filename), problem)
     return None
 
 

@@ -28,6 +28,7 @@ from sparkbuild.toolchain.memory import recall
 # nvcc's own name for a target platform (CUDA Installation Guide, "Cross-platform Environment").
 PLATFORMS = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
 _PROGRAMS = ("bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "nvvm/bin/cicc")
+_SUM = ".sparkbuild-sum"
 _LAYOUT = 1  # of an assembled toolkit; part of its digest
 _UNLINKABLE = re.compile(r"[\s,:'$`&()<>]")  # in -Wl,-rpath-link,A:B and -Xcompiler=A,B
 _INSTALLED = ("/usr/local/cuda", "/opt/cuda")
@@ -200,6 +201,9 @@ def _assembled(
     digest = sha256_bytes("\n".join([str(_LAYOUT), *sorted(w.pin.sha256 for w in chosen)]).encode())
     root = folders.cache / "cuda" / f"{wheels.version}-{machine}-{digest[:12]}"
     with locked(root.with_name(f"{root.name}.lock")):
+        if root.is_dir() and not _is_whole(root, folders):
+            progress.note(f"CUDA in {root} is not what was assembled there; it is assembled again")
+            shutil.rmtree(root)
         if not root.is_dir():
             files = [(w, obtain(w.pin, folders, offline=offline, progress=progress)) for w in chosen]
             progress.stage(f"assemble CUDA {wheels.version} for {machine} from {len(files)} wheels")
@@ -207,9 +211,30 @@ def _assembled(
                 _unpack(files, temp, _target_dir(temp, toolchain))
                 _linker_names(_target_dir(temp, toolchain) / "lib")
                 _driver_stub(_target_dir(temp, toolchain), compilers)
+                (temp / _SUM).write_text(_sum(temp)[0])
     return _toolkit(
         root, wheels.version, "wheels", digest, _target_dir(root, toolchain), toolchain, compilers
     )
+
+
+def _is_whole(root: Path, folders: Folders) -> bool:
+    """Return whether a toolkit holds what was assembled; its files are read again when one has changed.
+
+    One from before there was a sum is believed.
+    """
+    root = root.resolve()
+    if not (root / _SUM).is_file():
+        return True
+    return (root / _SUM).read_bytes() == recall(
+        folders.cache, "toolkit", [root], str, lambda: _sum(root)
+    ).encode()
+
+
+def _sum(root: Path) -> tuple[str, list[Path]]:
+    """Return the SHA-256 of a folder's file names and contents, and the files."""
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != _SUM)
+    lines = [f"{sha256_file(p)}  {p.relative_to(root)}" for p in files]
+    return sha256_bytes("\n".join(lines).encode()), files
 
 
 def _build_machine(compilers: Compilers) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sparkbuild import rooms
 from sparkbuild.artifact import index, store, use
-from sparkbuild.artifact.gc import Doomed, collect_garbage, plan_gc
+from sparkbuild.artifact.gc import TAKEN, Doomed, collect_garbage, plan_gc
 from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.files import Folders
 from sparkbuild.handover import read_index
@@ -207,14 +208,15 @@ def test_debris_goes_and_nothing_else(four: dict[str, Path], folders: Folders) -
     assert left(folders) == "abcd"
 
 
-def test_what_an_import_left_goes_after_a_day(folders: Folders) -> None:
-    rooms = [folders.store / f".taken-{name}" for name in ("now", "long-ago")]
-    for room in rooms:
-        room.mkdir(parents=True)
-    os.utime(rooms[1], (1e9, 1e9))
-    assert [d.path for d in collect_garbage(folders)] == [rooms[1]]
-    assert sorted(folders.store.glob(".taken-*")) == [rooms[0]]
-    assert sorted(folders.store.glob("..*")) == []
+def test_what_an_import_left_goes_and_one_at_work_stays(folders: Folders) -> None:
+    near = folders.store / TAKEN
+    (folders.store / f".{TAKEN}.left").mkdir(parents=True)
+    with rooms.held(folders.store / f".{TAKEN}.left"), rooms.room(near) as mine:
+        assert plan_gc(folders) == ()
+        assert len(rooms.left(near)) == 2
+        assert mine in rooms.left(near)
+    assert [d.path for d in collect_garbage(folders)] == [folders.store / f".{TAKEN}.left"]
+    assert rooms.left(near) == []
 
 
 def test_an_artifact_that_was_being_replaced_comes_back(four: dict[str, Path], folders: Folders) -> None:
