@@ -71,7 +71,7 @@ def to_json(value: Any) -> bytes:  # noqa: ANN401 - any record
 
 
 def from_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
-    """Read a record from JSON. Raises msgspec.DecodeError."""
+    """Read a record from JSON. Raises ValueError."""
     return msgspec.json.decode(data, type=kind, dec_hook=lambda wanted, value: wanted(value))
 
 

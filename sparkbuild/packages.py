@@ -149,7 +149,7 @@ def _file_url(pin: Pin) -> str:
     with _open(_request(page, accept), pin) as answer:
         try:
             rows = msgspec.json.decode(answer.read(), type=_Page).files
-        except (OSError, HTTPException, msgspec.DecodeError) as problem:
+        except (OSError, HTTPException, ValueError, RecursionError) as problem:
             raise MissingError(
                 "the package index does not speak JSON (PEP 691)",
                 where=_without_secret(page),

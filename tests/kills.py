@@ -93,4 +93,4 @@ def _count(step: int, fault: Fault, names: Iterable[str], met: mmap.mmap) -> Non
     for name in names:
         setattr(os, name, wrapped(getattr(os, name)))
     if names is _MORE:
-        io.open = builtins.open = wrapped(io.open)  # type: ignore[assignment]
+        io.open = builtins.open = wrapped(io.open)

@@ -79,7 +79,7 @@ def read(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tuple[Entry,
         entries = msgspec.json.decode(
             done.output.partition("[")[1] + done.output.partition("[")[2], type=list[Entry]
         )
-    except (process.ProcessError, msgspec.DecodeError) as problem:
+    except (process.ProcessError, ValueError) as problem:
         raise ConfigureError(
             "ninja lists no compile commands", where=str(build_dir), remedy="configure again"
         ) from problem
@@ -100,7 +100,7 @@ def read_database(ninja: Path, build_dir: Path, targets: tuple[str, ...]) -> tup
     path = build_dir / "compile_commands.json"
     try:
         entries = msgspec.json.decode(path.read_bytes(), type=list[Entry])
-    except (OSError, msgspec.DecodeError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise ConfigureError(
             "there are no compile commands to read",
             where=str(path),

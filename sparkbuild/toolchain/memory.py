@@ -31,7 +31,7 @@ def recall(
     try:
         if memory and memory.stamps == {name: _stamp(Path(name)) for name in memory.stamps}:
             return from_json(memory.found, kind)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         pass  # a file is gone, or another version of sparkbuild remembered it
     found, files = find()
     stamps = {str(f): _stamp(f) for f in files}

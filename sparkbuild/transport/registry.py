@@ -146,7 +146,7 @@ def _read_image(data: bytes, where: str) -> Image:
     """Read an image manifest. Raises StoreError when it is not an artifact of ours, or a hostile one."""
     try:
         image = msgspec.json.decode(data, type=Image)
-    except msgspec.DecodeError as problem:
+    except (ValueError, RecursionError) as problem:
         raise _wrong(f"not an artifact of sparkbuild: {problem}", where) from problem
     if image.artifact_type != ARTIFACT:
         raise _wrong(f"an artifact of another type: {image.artifact_type[:80]!r}", where)
