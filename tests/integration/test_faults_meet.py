@@ -25,7 +25,7 @@ _AGAIN = "no process left, every lock free, nothing stored; the next run ends we
 def test_signal_while_fetching(
     number: signal.Signals, built: Built, box: Box, gate: Gate, tmp_path: Path
 ) -> None:
-    upstream = tmp_path / "upstream.git"
+    upstream = box.home / "upstream.git"  # so that what works on it is of the family
     shutil.copytree(built.toy.source / ".git", upstream)
     (upstream / "packed-refs").unlink(missing_ok=True)
     (upstream / "packed-refs").symlink_to(gate.path)
@@ -38,8 +38,9 @@ def test_signal_while_fetching(
     _, err = run.communicate(timeout=30)
     assert run.returncode == (-number if number is signal.SIGKILL else 130)
     assert "Traceback" not in err
+    wait_for(lambda: not any("git" in words and " fetch " in words for words in family(box).values()))
+    gate.open()  # a helper of git's ends by itself when SIGKILL left it no parent: it has nobody to tell
     assert_all_free(box)
-    gate.path.unlink()
     gate.path.write_text("# pack-refs with: peeled fully-peeled sorted \n")
     assert box.run(*words, "--json").artifact()["fresh"] is True
     assert box.debris() == []
