@@ -192,6 +192,11 @@ def test_compile_error_in_a_persons_words(toy: Toy, box: Box) -> None:
     box.assert_nothing_stored()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a compiler that exits 0 and writes nothing",
+    "exit 6 that says so; nothing stored",
+)
 def test_a_compiler_that_exits_0_and_writes_nothing(built: Built, box: Box, tmp_path: Path) -> None:
     env = Wrapped(tmp_path / "bin").when("*' -o bin/llama-bench '*", "exit 0")
     error = box.build(built.toy, "--json", env=env).error(6, "compile")
@@ -204,6 +209,11 @@ def test_a_compiler_that_exits_0_and_writes_nothing(built: Built, box: Box, tmp_
 class TestMemory:
     """The kernel kills a compiler for want of memory."""
 
+    @pytest.mark.threat(
+        "faults",
+        "a compiler killed for want of memory, once",
+        "the build goes on with half the jobs and says so",
+    )
     def test_once_goes_on_with_fewer_jobs(self, built: Built, box: Box, tmp_path: Path) -> None:
         kill_once = '[ -e "$mark" ] || { : > "$mark"; kill -9 $$; }'
         env = Wrapped(tmp_path / "bin").when("*ggml-quants.c", kill_once)
@@ -212,6 +222,11 @@ class TestMemory:
         assert "going on with 1 jobs instead of 2" in done.err
         assert len(box.artifacts()) == 1
 
+    @pytest.mark.threat(
+        "faults",
+        "a compiler killed for want of memory, every time",
+        "exit 6 that advises fewer --jobs; nothing stored",
+    )
     def test_always_is_an_error(self, built: Built, box: Box, tmp_path: Path) -> None:
         env = Wrapped(tmp_path / "bin").when("*ggml-quants.c", "kill -9 $$")
         error = box.build(built.toy, "--json", env=env).error(6, "compile")
@@ -223,6 +238,11 @@ class TestMemory:
 class TestDamage:
     """State files that were cut short."""
 
+    @pytest.mark.threat(
+        "faults",
+        "a tool, then the manifest of a stored artifact cut short",
+        "exit 8 that names the file and the folder to remove",
+    )
     def test_store(self, built: Built, box: Box) -> None:
         shutil.copytree(built.box.home / "store", box.home / "store")
         (artifact,) = box.artifacts()
@@ -237,6 +257,11 @@ class TestDamage:
         assert listed.code == 8
         assert "not a valid manifest" in listed.out
 
+    @pytest.mark.threat(
+        "faults",
+        "each file of a kept build folder and each memory of the cache cut in half, at once",
+        "made anew; the build ends well",
+    )
     def test_build_folder_and_memories(self, built: Built, box: Box) -> None:
         assert box.build(built.toy).code == 0
         (folder,) = box.build_dirs
@@ -294,6 +319,11 @@ def on_tmpfs(options: str, box: Box, toy: Toy) -> tuple[Done, list[str]]:
 
 @pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize("size", ["4k", "16k", "64k", "256k", "512k", "800k", "900k"])
+@pytest.mark.threat(
+    "faults",
+    "a disk of 4 to 900 KiB (tmpfs) that a build fills, at each of its stages",
+    "exit 6 or 8 that says so and what to do; nothing stored",
+)
 def test_disk_full(size: str, built: Built, tmp_path: Path) -> None:
     done, stored = on_tmpfs(f"size={size}", Box(tmp_path / "home"), built.toy)
     assert done.code in (6, 8)
@@ -313,6 +343,11 @@ def test_disk_large_enough(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("mounts")
+@pytest.mark.threat(
+    "faults",
+    "a home that is read-only",
+    "exit 8 that says so and what to do",
+)
 def test_read_only_home(built: Built, tmp_path: Path) -> None:
     done, stored = on_tmpfs("ro", Box(tmp_path / "home"), built.toy)
     error = done.error(8, "store")
@@ -321,6 +356,11 @@ def test_read_only_home(built: Built, tmp_path: Path) -> None:
     assert stored == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "a file where the home should be",
+    "exit 8 that says so",
+)
 def test_home_below_a_file(built: Built, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = Box(tmp_path / "file" / "home").build(built.toy, "--json").error(8, "store")
@@ -340,6 +380,11 @@ _SIGNALS = [
 
 
 @pytest.mark.parametrize(("number", "group"), _SIGNALS)
+@pytest.mark.threat(
+    "faults",
+    "SIGINT to the group and alone, SIGTERM, SIGHUP, SIGKILL while compilers run",
+    "no process left, every lock free, nothing stored; the next run makes only what is missing",
+)
 def test_signal_while_compiling(number: signal.Signals, group: bool, toy: Toy, box: Box, gate: Gate) -> None:
     toy.append("ggml/src/ggml-quants.c", f'#include "{gate.path}"\n').publish()
     words = [*build_words(toy), "--json"]
@@ -366,6 +411,11 @@ def test_signal_while_compiling(number: signal.Signals, group: bool, toy: Toy, b
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.threat(
+    "faults",
+    "SIGINT, SIGKILL while CMake configures",
+    "no process left, every lock free, nothing stored; the next run makes only what is missing",
+)
 def test_signal_while_configuring(number: signal.Signals, toy: Toy, box: Box, gate: Gate) -> None:
     toy.append("CMakeLists.txt", f'execute_process(COMMAND cat "{gate.path}")\n').publish()
     run = box.start(*build_words(toy))
@@ -381,6 +431,11 @@ def test_signal_while_configuring(number: signal.Signals, toy: Toy, box: Box, ga
     assert box.build(toy, "--json").artifact()["fresh"] is True
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGINT while a compiler ignores SIGTERM, SIGINT and SIGHUP",
+    "it is killed after five seconds; no process left, every lock free",
+)
 def test_a_compiler_that_does_not_listen(built: Built, box: Box, tmp_path: Path) -> None:
     """SIGTERM is not enough for it; neither ninja nor the compiler may outlive the interrupt."""
     deaf = "trap '' TERM INT HUP; : > \"$mark\"; while :; do sleep 1; done"

@@ -349,6 +349,11 @@ def _without(monkeypatch: pytest.MonkeyPatch, shelve: Shelve) -> Shelf[Recipe]:
         return shelve()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a mirror, a tree and a record that a killed run left half made",
+    "cleared away and made anew",
+)
 def test_leftovers_of_a_killed_run_do_no_harm(shelve: Shelve, folders: Folders) -> None:
     tree = get(shelve(), folders)
     mirror = next((folders.cache / "git").glob("*.git"))

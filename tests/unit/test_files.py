@@ -67,6 +67,11 @@ def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.threat(
+    "faults",
+    "fsync fails while a file is written",
+    "the old file stays, nothing is left beside it, exit 8",
+)
 def test_write_whole_leaves_the_old_file_when_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +90,11 @@ def test_write_whole_leaves_the_old_file_when_it_fails(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.threat(
+    "faults",
+    "a file where a folder should be",
+    "exit 8 for a file, a folder, a lock",
+)
 def test_a_place_that_can_not_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     below = tmp_path / "file" / "x"
@@ -126,6 +136,11 @@ def test_whole_folder_can_flush_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("there", [False, True])
+@pytest.mark.threat(
+    "faults",
+    "an error, SIGINT or an exit while a folder is made",
+    "the old folder stays, nothing is left beside it",
+)
 def test_whole_folder_leaves_nothing_when_the_block_fails(
     tmp_path: Path, problem: type[BaseException], there: bool
 ) -> None:
@@ -146,6 +161,11 @@ def test_whole_folder_leaves_nothing_when_the_block_fails(
     )
 
 
+@pytest.mark.threat(
+    "faults",
+    "the second rename fails when a folder is replaced",
+    "the old folder is back, exit 8",
+)
 def test_whole_folder_keeps_the_old_one_when_the_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +215,11 @@ def holder(tmp_path: Path) -> Any:  # noqa: ANN401 - a Popen
         process.kill()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a lock that another process holds",
+    "exit 3 that names the lock",
+)
 def test_a_held_lock_is_refused_after_the_wait(tmp_path: Path, holder: Any) -> None:  # noqa: ANN401
     with pytest.raises(MissingError, match="at work") as caught, locked(tmp_path / "lock", wait=0.05):
         pytest.fail("two hold one lock")
@@ -203,6 +228,11 @@ def test_a_held_lock_is_refused_after_the_wait(tmp_path: Path, holder: Any) -> N
 
 
 @pytest.mark.parametrize("how", ["leaves", "is killed"])
+@pytest.mark.threat(
+    "faults",
+    "the holder of a lock leaves or is killed",
+    "the next one has it at once",
+)
 def test_a_lock_is_free_when_its_holder_is_gone(tmp_path: Path, holder: Any, how: str) -> None:  # noqa: ANN401
     if how == "leaves":
         holder.stdin.close()

@@ -130,6 +130,11 @@ def test_other_bytes_under_the_same_key_are_refused(put: Put, tmp_path: Path) ->
     assert everything(root) == before
 
 
+@pytest.mark.threat(
+    "faults",
+    "a published tool that was cut short, published again",
+    "exit 8 that names it and the folder to remove",
+)
 def test_what_was_published_and_is_damaged_is_said(put: Put, tmp_path: Path) -> None:
     found, root = put(), tmp_path / "builds"
     place = Path(publish(found, str(root), With(), Silent()).place)
@@ -138,6 +143,11 @@ def test_what_was_published_and_is_damaged_is_said(put: Put, tmp_path: Path) -> 
         publish(found, str(root), With(), Silent())
 
 
+@pytest.mark.threat(
+    "faults",
+    "two publishers into one folder at once",
+    "the index names the artifacts of both",
+)
 def test_two_publishers_at_once_lose_nothing(put: Put, tmp_path: Path) -> None:
     root = tmp_path / "builds"
     found = [put(f"key {n}") for n in range(8)]
@@ -157,6 +167,11 @@ def test_two_publishers_at_once_lose_nothing(put: Put, tmp_path: Path) -> None:
     assert failed(root) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of publish",
+    "what the index names is whole; the next publish leaves nothing behind",
+)
 def test_a_publisher_killed_at_any_step_leaves_nothing_half_made(put: Put, tmp_path: Path) -> None:
     old, new = put("old"), put("new")
     root = tmp_path / "builds"
@@ -344,6 +359,11 @@ def test_a_manifest_that_is_not_ours_is_not_signed(put: Put, tmp_path: Path, key
     assert list(place.glob("*.sig")) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "what a killed run left in a published artifact",
+    "cleared away by the next publish",
+)
 def test_what_a_killed_run_left_in_a_published_folder_goes(put: Put, tmp_path: Path) -> None:
     found, root = put(), tmp_path / "builds"
     place = Path(publish(found, str(root), With(), Silent()).place)

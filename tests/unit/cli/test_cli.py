@@ -166,6 +166,11 @@ def test_a_bug_is_exit_code_101_with_a_log(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.threat(
+    "faults",
+    "SIGINT, SIGTERM, SIGHUP while a command runs",
+    "exit 130, one line, no traceback",
+)
 def test_a_signal_is_exit_code_130(number: signal.Signals) -> None:
     code = (
         "import os, signal, sys\n"
