@@ -24,6 +24,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.errors import MissingError, SourceError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file
+from sparkbuild.network import dial
 from sparkbuild.progress import Progress
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -180,6 +181,7 @@ def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
 def _open(request: urllib.request.Request, pin: Pin) -> HTTPResponse:
     bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
     try:
+        dial(request.full_url)
         context = ssl.create_default_context(cafile=bundle)
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT, context=context)  # noqa: S310 - http(s) only
         return cast("HTTPResponse", answer)

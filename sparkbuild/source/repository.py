@@ -6,9 +6,7 @@ import contextlib
 import difflib
 import re
 import shutil
-import socket
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,13 +14,13 @@ import msgspec
 
 from sparkbuild.errors import SourceError
 from sparkbuild.files import git_tree, sha256_bytes, whole_folder
+from sparkbuild.network import dial
 from sparkbuild.progress import Progress
 from sparkbuild.source import sealed
 from sparkbuild.source.names import COMMIT, redact
 from sparkbuild.source.records import Origin
 from sparkbuild.source.sealed import GitFailedError, OutOfReachError
 
-_DIAL = 10.0  # seconds; git itself has no limit for connecting, and the kernel's is two minutes
 _HEAD = "refs/sparkbuild/HEAD"
 # Highest in precedence, so that no .gitattributes of the engine can change a byte.
 _ATTRIBUTES = "* -text -eol -crlf -ident -filter -working-tree-encoding\n"
@@ -177,14 +175,12 @@ class Repository(msgspec.Struct, frozen=True):
     def _dial(self) -> None:
         """Find out in seconds that a host can not be reached. A proxy is left to git."""
         parts = urllib.parse.urlsplit(self.url)
-        host = parts.hostname or ""
-        proxied = {"https", "all"} & set(urllib.request.getproxies())
-        if parts.scheme != "https" or (proxied and not urllib.request.proxy_bypass(host)):
+        if parts.scheme != "https":
             return
         try:
-            socket.create_connection((host, parts.port or 443), timeout=_DIAL).close()
+            dial(self.url)
         except OSError as problem:
-            raise self._away(f"{host}: {problem.strerror or problem}") from None
+            raise self._away(f"{parts.hostname}: {problem.strerror or problem}") from None
 
     def _fetch(self, refspecs: list[str], progress: Progress) -> None:
         filters = ["--filter=blob:none", "--no-tags", "--no-write-fetch-head", "--force", "--progress"]
@@ -261,7 +257,12 @@ class Repository(msgspec.Struct, frozen=True):
         )
 
     def is_sound(self) -> bool:
-        """Return whether git finds no fault in the mirror itself; reads all of it."""
+        """Return whether the mirror is as it was made and git finds no fault in it; reads all of it."""
+        attributes = self.gitdir / "info" / "attributes"
+        if not attributes.is_file() or attributes.read_bytes() != _ATTRIBUTES.encode():
+            return False
+        if self._look("config", "--get", "core.bare") != "true":
+            return False
         asked = ["fsck", "--full", "--no-dangling", "--no-progress"]
         away = {"GIT_NO_LAZY_FETCH": "1"}
         try:

@@ -19,7 +19,7 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 _ROOMS = (
     {"errors", "progress", "handover"},
     {"process", "files"},
-    {"rooms"},
+    {"rooms", "network"},
     {"packages", "archives"},
     {"catalog", "transport"},
     {"source", "toolchain"},

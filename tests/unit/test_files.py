@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -246,3 +247,46 @@ def test_a_lock_can_be_taken_again_and_passes_errors_on(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="of the block"), locked(tmp_path / "new" / "lock", wait=0):
             raise OSError("of the block")
+
+
+# --- what a person can do ------------------------------------------------------------------------
+
+
+@pytest.mark.threat(
+    "faults",
+    "no room, no permission, a failing disk, a name that is too long: at home and elsewhere",
+    "a remedy that fits the fault, and the place: SPARKBUILD_HOME only for what lies there",
+)
+@pytest.mark.parametrize(
+    ("number", "first"),
+    [
+        (errno.ENOSPC, "free some disk space there"),
+        (errno.EDQUOT, "free some disk space there"),
+        (errno.EACCES, "make it writable for you"),
+        (errno.EROFS, "make it writable for you"),
+        (errno.EIO, "see to the disk or share"),
+        (errno.ESTALE, "see to the disk or share"),
+        (errno.ENAMETOOLONG, "give a shorter path"),
+        (errno.ENOTDIR, "see what is there"),
+    ],
+)
+def test_the_remedy_of_a_disk_fault(number: int, first: str, tmp_path: Path) -> None:
+    problem = OSError(number, os.strerror(number))
+    home = files.disk_error("cannot write", Folders.default().store / "x", problem)
+    assert home.remedy.startswith(first)
+    assert home.remedy.endswith("or point SPARKBUILD_HOME at a writable folder with room")
+    elsewhere = files.disk_error("cannot write", tmp_path / "builds", problem)
+    assert elsewhere.remedy.startswith(first)
+    assert elsewhere.remedy.endswith("or name another place")
+
+
+def test_a_folder_that_a_group_shares_stays_shared(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    with whole_folder(tmp_path / "toy" / "key"), locked(tmp_path / "toy" / "lock"):
+        pass
+    assert all(p.stat().st_mode & stat.S_IWGRP for p in (tmp_path / "toy").rglob("*"))
+    assert (tmp_path / "toy").stat().st_mode & stat.S_IWGRP
+    tmp_path.chmod(0o777)
+    with whole_folder(tmp_path / "mine" / "key"), locked(tmp_path / "mine" / "lock"):
+        pass
+    assert not any(p.stat().st_mode & stat.S_IWGRP for p in (tmp_path / "mine").rglob("*"))
