@@ -13,6 +13,7 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.build.leftover import drop_damaged
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, keep, kept
@@ -129,6 +130,8 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where)
         count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=around.jobs)
+        if dropped := drop_damaged(where):
+            progress.note(f"cut short in an earlier run and made again: {', '.join(dropped)}"[:500])
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
         began, earlier = time.monotonic(), _timings(plan, folders)
         line = ninja.build(

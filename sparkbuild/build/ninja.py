@@ -32,6 +32,11 @@ _CAUSES = (
         "run again with fewer --jobs",
     ),
     (
+        r"file format not recognized|file truncated|malformed archive",
+        "a file that an earlier run made is damaged",
+        "run again with --rebuild: it begins anew",
+    ),
+    (
         r"target specific option mismatch",
         "the compiler accepts the CPU flag but not its intrinsics (the GCC fault on GB10)",
         "use another compiler version; 'sparkbuild doctor' shows which prove the fix",

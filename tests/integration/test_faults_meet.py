@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import Built
-from tests.integration.engine import Box, Done, Toy, Wrapped, argv, build_words
+from tests.integration.engine import Box, Done, Toy, Wrapped, argv, build_words, file_hashes
 from tests.integration.gates import Gate, assert_all_free, at_the_gate, family, wait_for
 
 _ENDS = [signal.SIGTERM, signal.SIGKILL]
@@ -224,6 +226,34 @@ def test_cmake_files(built: Built, box: Box) -> None:
     shutil.rmtree(box.artifacts()[0])
     assert box.build(built.toy, "--json").artifact()["fresh"] is True
     assert box.steps() == steps
+
+
+@pytest.mark.threat(
+    "faults",
+    "objects of a kept build folder that a power cut left empty, cut or full of zeros; their times as before",
+    "made again, and this is said; the same bytes come out",
+)
+def test_cut_objects(built: Built, box: Box) -> None:
+    first = box.build(built.toy, "--json").artifact()
+    (folder,) = box.build_dirs
+    changes: dict[str, Callable[[bytes], bytes]] = {
+        "ggml.c.o": lambda _: b"",
+        "ggml-quants.c.o": lambda data: data[: len(data) - 1],
+        "ggml-cpu.c.o": lambda data: bytes(len(data)),
+    }
+    for name, change in changes.items():
+        path = next(folder.rglob(name))
+        when = path.stat().st_mtime_ns
+        path.write_bytes(change(path.read_bytes()))
+        os.utime(path, ns=(when, when))
+    for library in folder.rglob("libggml.so*"):
+        library.unlink()  # so that they are linked again
+    shutil.rmtree(box.artifacts()[0])
+    done = box.build(built.toy, "--json")
+    assert file_hashes(done.artifact()["manifest"]) == file_hashes(first["manifest"])
+    assert "cut short in an earlier run and made again" in done.err
+    again = [Path(s).name for s, count in Counter(box.steps()).items() if s.endswith(".o") and count > 1]
+    assert sorted(again) == sorted(changes)
 
 
 @pytest.mark.threat(
