@@ -260,9 +260,9 @@ def _feed(handle: int, data: bytes) -> bytes:
     return b""
 
 
-def end(child: Child) -> None:
+def end(child: Child, *, read: bool = True) -> None:
     """End a child and everything it started: SIGTERM, then SIGKILL when it ended or after five seconds."""
-    pipes = [p for p in (child.stdout, child.stderr) if p and not p.closed]
+    pipes = [p for p in (child.stdout, child.stderr) if read and p and not p.closed]
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
@@ -275,12 +275,15 @@ def end(child: Child) -> None:
 
 
 @contextlib.contextmanager
-def ended(child: Child) -> Iterator[None]:
-    """End a child that leads a process group, and all of the group, when the block is left."""
+def ended(child: Child, *, read: bool = True) -> Iterator[None]:
+    """End a child that leads a process group, and all of the group, when the block is left.
+
+    ``read`` is False where somebody else reads its output.
+    """
     try:
         yield
     finally:
-        end(child)
+        end(child, read=read)
 
 
 def _kill_session(leader: int) -> None:

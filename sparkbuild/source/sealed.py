@@ -114,7 +114,7 @@ def tell(
         command, as_process=True, with_stdout=False, universal_newlines=True, **_OWN_GROUP
     )
     child = _process(running)
-    with process.ended(child):
+    with process.ended(child, read=False):
         handle_process_output(running, None, told.new_message_handler(), decode_streams=False)
         code = child.wait()
     if code != 0:

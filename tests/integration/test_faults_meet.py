@@ -38,7 +38,7 @@ def test_signal_while_fetching(
     time.sleep(0.2)
     os.kill(run.pid, number)
     _, err = run.communicate(timeout=30)
-    assert run.returncode == (-number if number is signal.SIGKILL else 130)
+    assert run.returncode == (-number if number is signal.SIGKILL else 130), err
     assert "Traceback" not in err
     wait_for(lambda: not any("git" in words and " fetch " in words for words in family(box).values()))
     gate.open()  # a helper of git's ends by itself when SIGKILL left it no parent: it has nobody to tell
