@@ -26,7 +26,10 @@ T = TypeVar("T")
 # writes, and bytes that are not UTF-8 (lone surrogates here) its JSON. Found by trying each.
 _UNBUILDABLE = re.compile(r'[;"\\|\x00-\x1f\x7f\ud800-\udfff]')
 _LIBC = ctypes.CDLL(None, use_errno=True)
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_FAILING = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ETIMEDOUT}
+DISK_FAULTS = _NO_ROOM | _NOT_ALLOWED | _FAILING
 NAME_FAULTS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
@@ -70,8 +73,29 @@ def to_json(value: Any) -> bytes:  # noqa: ANN401 - any record
 
 
 def from_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
-    """Read a record from JSON. Raises msgspec.DecodeError."""
+    """Read a record from JSON. Raises ValueError."""
     return msgspec.json.decode(data, type=kind, dec_hook=lambda wanted, value: wanted(value))
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    sha256: str
+    record: msgspec.Raw
+
+
+def keep(path: Path, record: object) -> None:
+    """Write a record for `kept`, whole and with its SHA-256: a changed bit can leave JSON valid."""
+    data = to_json(record)
+    write_whole(path, to_json(_Kept(sha256_bytes(data), msgspec.Raw(data))))
+
+
+def kept(path: Path, kind: type[T]) -> T | None:
+    """Return what `keep` wrote; None where there is nothing, or not what it wrote."""
+    try:
+        found = from_json(path.read_bytes(), _Kept)
+        data = bytes(found.record)
+        return from_json(data, kind) if sha256_bytes(data) == found.sha256 else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -165,7 +189,7 @@ def too_deep(path: Path) -> SourceError:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, even after a power cut."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temp = Path(name)
         try:
@@ -187,17 +211,19 @@ def write_whole(path: Path, data: bytes) -> None:
 def whole_folder(final: Path, *, flush: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes ``final`` when the block succeeds, and vanishes if not.
 
-    A folder that is there already stays until then and is replaced. Call it under a lock. ``flush``
-    writes its files to the disk first, for what nothing checks again after a power cut.
+    A folder that is there already stays until then and is replaced. Call it under a lock: what a run that
+    was killed left of it goes first. ``flush`` writes its files to the disk first, for what nothing checks
+    again after a power cut.
     """
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
+        _clear(final)
         temp = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
         old = temp.with_name(f"{temp.name}.old")
     except OSError as problem:
         raise disk_error(f"cannot create {final.name}", final, problem) from problem
     try:
-        temp.chmod(0o755)
+        temp.chmod(0o755 | _shared(final.parent))
         yield temp
         if flush:
             _flush(temp)
@@ -215,13 +241,57 @@ def whole_folder(final: Path, *, flush: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def disk_error(what: str, path: Path, problem: OSError) -> StoreError:
+def _clear(final: Path) -> None:
+    """Remove what a killed run left of a folder; the folder itself returns where that run had moved it."""
+    for left in final.parent.iterdir():
+        if left.name.startswith(f".{final.name}.") and left.is_dir() and not left.is_symlink():
+            if left.name.endswith(".old") and not final.exists():
+                left.rename(final)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; in one that a group shares (setgid, group may write) it shares."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        if bit := _shared(made.parent):
+            made.chmod(stat.S_IMODE(made.stat().st_mode) | bit)
+
+
+def _shared(folder: Path) -> int:
+    """Return the group's write bit where a folder is shared by a group, else 0."""
+    mode = folder.stat().st_mode
+    return stat.S_IWGRP if mode & stat.S_ISGID and mode & stat.S_IWGRP else 0
+
+
+def disk_error(what: str, path: Path | str, problem: OSError) -> StoreError:
     """Turn an OSError into the error a person can act on."""
     return StoreError(
         f"{what}: {problem.strerror or problem}",
         where=str(path),
-        remedy="free some disk space, or point SPARKBUILD_HOME at a writable folder with room",
+        remedy=f"{_mend(problem.errno)}, or {_another(Path(path))}",
     )
+
+
+def _mend(number: int | None) -> str:
+    if number in _NO_ROOM:
+        return "free some disk space there"
+    if number in _NOT_ALLOWED:
+        return "make it writable for you"
+    if number in NAME_FAULTS:
+        return "give a shorter path"
+    return "see to the disk or share ('dmesg' tells more)" if number in _FAILING else "see what is there"
+
+
+def _another(path: Path) -> str:
+    """Return which other place a person can name for what does not go to this one."""
+    with contextlib.suppress(UsageError):
+        known = Folders.default()
+        if not any(path.absolute().is_relative_to(p) for p in (known.cache, known.store, known.config)):
+            return "name another place"
+    return "point SPARKBUILD_HOME at a writable folder with room"
 
 
 @contextlib.contextmanager
@@ -273,9 +343,9 @@ def locked(path: Path, *, wait: float = -1) -> Iterator[None]:
     ``wait`` is in seconds, negative for ever. Raises MissingError when the time is over, StoreError
     when the file can not be made.
     """
-    lock = filelock.FileLock(path, timeout=wait)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        lock = filelock.FileLock(path, timeout=wait, mode=0o644 | _shared(path.parent))
         lock.acquire()
     except filelock.Timeout:
         raise MissingError(

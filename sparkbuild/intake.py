@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
+from sparkbuild.artifact.gc import TAKEN
 from sparkbuild.artifact.store import Stored
 from sparkbuild.checking import check
 from sparkbuild.errors import StoreError, UsageError
@@ -15,6 +15,7 @@ from sparkbuild.files import Folders
 from sparkbuild.handover import MANIFEST
 from sparkbuild.progress import Progress
 from sparkbuild.publish import ARCHIVE, PUBLISHED, put_bin, sums, told_of
+from sparkbuild.rooms import room
 from sparkbuild.source.names import redact
 from sparkbuild.transport import archive, registry
 
@@ -28,15 +29,14 @@ def take_in(
     """
     progress.stage(f"take in {redact(source)}")
     with told_of(redact(source)):
-        folders.store.mkdir(parents=True, exist_ok=True)
         return _take_in(source, folders, asked, progress, plain_http=plain_http)
 
 
 def _take_in(
     source: str, folders: Folders, asked: check.Asked, progress: Progress, *, plain_http: bool
 ) -> Stored:
-    with tempfile.TemporaryDirectory(prefix=".taken-", dir=folders.store) as room:
-        folder = unpacked(source, Path(room), plain_http=plain_http)
+    with room(folders.store / TAKEN) as own:
+        folder = unpacked(source, own, plain_http=plain_http)
         checks = check.check(folder, asked, progress)
         if failed := [c for c in checks if c.verdict == "failed"]:
             raise StoreError(

@@ -24,6 +24,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.errors import MissingError, SourceError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file
+from sparkbuild.network import dial
 from sparkbuild.progress import Progress
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
@@ -49,7 +50,7 @@ def obtain(pin: Pin, folders: Folders, *, offline: bool, progress: Progress) -> 
     """
     path = folders.cache / "downloads" / pin.sha256[:16] / pin.file
     with locked(path.with_name(pin.file + ".lock")):
-        if not path.exists():
+        if not _is_there(pin, path, progress):
             if offline:
                 raise MissingError(
                     f"{pin.file} is not in the cache and --offline forbids fetching it",
@@ -58,6 +59,20 @@ def obtain(pin: Pin, folders: Folders, *, offline: bool, progress: Progress) -> 
                 )
             _download(pin, path, progress)
     return path
+
+
+def _is_there(pin: Pin, path: Path, progress: Progress) -> bool:
+    """Return whether the cache has the file; one that is damaged goes."""
+    try:
+        if not path.exists():
+            return False
+        if sha256_file(path) == pin.sha256:
+            return True
+        path.unlink()
+    except OSError as problem:
+        raise disk_error(f"cannot read {pin.file}", path, problem) from problem
+    progress.note(f"{pin.file} in the cache was damaged")
+    return False
 
 
 def _download(pin: Pin, path: Path, progress: Progress) -> None:
@@ -74,6 +89,8 @@ def _download(pin: Pin, path: Path, progress: Progress) -> None:
                     progress.advance(out.tell(), pin.size, pin.project)
                 if answer.length and out.tell() < pin.size:
                     raise _cut(pin, answer, f"{answer.length} bytes are missing")
+                out.flush()
+                os.fsync(out.fileno())
     except OSError as problem:
         raise disk_error(f"cannot keep {pin.file}", part, problem) from problem
     if (found := sha256_file(part)) != pin.sha256:
@@ -173,6 +190,7 @@ def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
 def _open(request: urllib.request.Request, pin: Pin) -> HTTPResponse:
     bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
     try:
+        dial(request.full_url)
         context = ssl.create_default_context(cafile=bundle)
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT, context=context)  # noqa: S310 - http(s) only
         return cast("HTTPResponse", answer)

@@ -163,7 +163,7 @@ def build(request: Request, session: Session) -> Result:
 
 def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:
     folders, progress = session.folders, session.progress
-    started = time.time()
+    started = (time.time(), time.monotonic())
     where = building.build_dir(made, folders)
     with locked(where.with_name(f"{where.name}.lock")):
         if request.rebuild or request.sandbox:  # else ninja would find nothing to do, or what a stranger left
@@ -175,6 +175,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         check_source(made.source)
         around = building.Surroundings(jobs=request.jobs, sandbox=request.sandbox)
         built = building.build(made, recipe, folders, around, progress)
+        check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:
             done = _collected(made, recipe, built, temp / "bin", started, session)
@@ -195,7 +196,7 @@ def _collected(
     recipe: Recipe,
     built: building.Built,
     into: Path,
-    started: float,
+    started: tuple[float, float],
     session: Session,
 ) -> manifests.Manifest:
     """Fill an artifact's bin folder and return all that is known of it."""
@@ -211,7 +212,8 @@ def _collected(
     found = probe(into, session.catalog, session.progress, how)
     flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
     run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog, view)
-    return compose(Finished(made, recipe, built, files, version, found, flags, run, started))
+    seconds = time.monotonic() - started[1]  # the clock may go back meanwhile
+    return compose(Finished(made, recipe, built, files, version, found, flags, run, started[0], seconds))
 
 
 def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, session: Session) -> Seen:
@@ -237,6 +239,26 @@ def check_source(source: SourceTree) -> None:
             "the checked-out source was changed after it was checked",
             where=str(source.path),
             remedy=f"remove it and run again: rm -r {source.path.parent}",
+        )
+
+
+def check_tools(made: Plan, request: Request, session: Session, where: Path) -> None:
+    """Raise CompileError when a compiler, CUDA or CMake is not the one any more that the key names.
+
+    What was built with two of them goes.
+    """
+    tools = find_tools(request, session)
+    now = {
+        "compilers": (made.compilers.digest, tools.compilers.digest),
+        "CUDA toolkit": (made.cuda and made.cuda.digest, tools.cuda and tools.cuda.digest),
+        "CMake": (made.cmake, building.find_tools().cmake_version),
+    }
+    if changed := [name for name, (before, after) in now.items() if before != after]:
+        building.clear(where)
+        raise CompileError(
+            f"changed while this was built: {', '.join(changed)}; it is of two makes and is not stored",
+            where=str(where),
+            remedy="run the same command again: it begins anew with what is here now",
         )
 
 

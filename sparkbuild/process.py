@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -32,6 +32,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 Word = str | Path
+Child = subprocess.Popen[Any]
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -210,7 +211,7 @@ def _started(
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=_prepare,  # noqa: PLW1509 - two system calls, resolved beforehand
+            preexec_fn=prepare,  # noqa: PLW1509 - two system calls, resolved beforehand
         )
     except (OSError, ValueError) as problem:
         raise ProcessError(Completed(args, -1, "", ""), f"could not be started: {problem}") from problem
@@ -259,9 +260,9 @@ def _feed(handle: int, data: bytes) -> bytes:
     return b""
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
+def end(child: Child, *, read: bool = True) -> None:
     """End a child and everything it started: SIGTERM, then SIGKILL when it ended or after five seconds."""
-    pipes = [p for p in (child.stdout, child.stderr) if p and not p.closed]
+    pipes = [p for p in (child.stdout, child.stderr) if read and p and not p.closed]
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
@@ -271,6 +272,18 @@ def end(child: subprocess.Popen[bytes]) -> None:
             for pipe in select.select(pipes, [], [], 0.02)[0]:
                 if not os.read(pipe.fileno(), _BLOCK):
                     pipes.remove(pipe)
+
+
+@contextlib.contextmanager
+def ended(child: Child, *, read: bool = True) -> Iterator[None]:
+    """End a child that leads a process group, and all of the group, when the block is left.
+
+    ``read`` is False where somebody else reads its output.
+    """
+    try:
+        yield
+    finally:
+        end(child, read=read)
 
 
 def _kill_session(leader: int) -> None:
@@ -293,7 +306,7 @@ def end_marked(mark: str) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """In a child: no core files, which qemu-user writes by itself, and SIGTERM when sparkbuild is killed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

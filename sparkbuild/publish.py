@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -32,6 +31,7 @@ from sparkbuild.files import (
 )
 from sparkbuild.handover import MANIFEST, plain_bytes
 from sparkbuild.progress import Progress
+from sparkbuild.rooms import room
 from sparkbuild.source.names import redact
 from sparkbuild.transport import archive, registry
 
@@ -166,9 +166,6 @@ def _to_folder(found: Stored, root: Path, extra: With) -> Handed:
             "a symbolic link, and nothing is published through one", where=str(link), remedy=f"rm {link}"
         )
     with locked(place.with_name(f".{place.name}.lock")):
-        for debris in place.parent.glob(f".{place.name}.*"):
-            if debris.is_dir():
-                shutil.rmtree(debris, ignore_errors=True)
         fresh = not place.exists()
         if fresh:
             with whole_folder(place, flush=True) as temp:
@@ -209,9 +206,9 @@ def _refresh(found: Stored, place: Path, extra: With) -> None:
         )
     for left in place.glob(".*"):  # of a run that was killed
         left.unlink()
-    with _room(place) as room:
-        _documents(Stored(place, there), room, extra)
-        new = {p.name: p for p in [*sorted(room.iterdir()), *(_later(found.path) if same else [])]}
+    with room(place) as own:
+        _documents(Stored(place, there), own, extra)
+        new = {p.name: p for p in [*sorted(own.iterdir()), *(_later(found.path) if same else [])]}
         for name, path in new.items():
             if not _holds(place / name, sha256_file(path)):
                 if f"{name}.sig" not in new:  # it was of other bytes
@@ -231,15 +228,9 @@ def _holds(path: Path, digest: str) -> bool:
 @contextlib.contextmanager
 def _dressed(found: Stored, extra: With) -> Iterator[Path]:
     """Give a folder with all that is handed over; on the artifact's own disk, to link files, not copy."""
-    with _room(found.path) as room:
-        _dress(found, room, extra, link=True)
-        yield room
-
-
-@contextlib.contextmanager
-def _room(place: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as room:
-        yield Path(room)
+    with room(found.path) as own:
+        _dress(found, own, extra, link=True)
+        yield own
 
 
 def _dress(found: Stored, into: Path, extra: With, *, link: bool = False) -> None:

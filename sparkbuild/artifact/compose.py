@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-import time
 
 import msgspec
 
@@ -21,7 +20,7 @@ from sparkbuild.verification import Journey
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """A build that is done. ``started`` is in seconds since 1970."""
+    """A build that is done. ``started`` is in seconds since 1970, ``seconds`` how long it took."""
 
     plan: Plan
     recipe: Recipe
@@ -32,6 +31,7 @@ class Finished(msgspec.Struct, frozen=True):
     flags: tuple[Journey, ...]
     run: handover.Run
     started: float
+    seconds: float
 
 
 def compose(done: Finished) -> manifests.Manifest:
@@ -99,7 +99,7 @@ def _build(done: Finished) -> manifests.Build:
         jobs=built.jobs.count,
         steps=len(built.timeline.steps),
         compile_commands=summarise(built.entries),
-        wall_seconds=round(time.time() - done.started, 3),
+        wall_seconds=round(done.seconds, 3),
         configure_seconds=round(built.configure_seconds, 3),
         compile_seconds=round(built.compile_seconds, 3),
         cpu_seconds=round(built.cpu_seconds, 3),

@@ -14,20 +14,20 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from sparkbuild import rooms
 from sparkbuild.artifact import index, store, use
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, disk_error, locked, sha256_file, sync_folder
 from sparkbuild.handover import MANIFEST, Entry, plain_bytes
 
 _LEFT = re.compile(rf"\.([0-9a-f]{{{index.NAME}}})\.(?!lock$).+")  # by files.whole_folder and by _remove
-_TAKEN = ".taken-*"  # where an import unpacks
+TAKEN = "taken"  # beside which an import makes its room
 _KILLED = "left by a run that was killed"
 _DAY = dt.timedelta(days=1)
 
@@ -100,7 +100,7 @@ def collect_garbage(
     planned = plan_gc(folders, older_than=older_than, keep=keep, max_size=max_size)
     gone = []
     for doomed in planned:
-        with contextlib.suppress(MissingError), _held(doomed.path):
+        with contextlib.suppress(MissingError, FileNotFoundError), _held(doomed.path):
             if _remove(doomed, folders):
                 gone.append(doomed)
     index.update(folders.store)
@@ -178,10 +178,8 @@ def _debris(folders: Folders) -> Iterator[Doomed]:
     for path in sorted(folders.store.glob("*/.*")):
         if _LEFT.fullmatch(path.name) and path not in lost:
             yield Doomed(path, _KILLED, _size(path))
-    for path in sorted(folders.store.glob(_TAKEN)):
-        with contextlib.suppress(FileNotFoundError):  # taken in by now
-            if time.time() - path.lstat().st_mtime > _DAY.total_seconds():
-                yield Doomed(path, _KILLED, _size(path))
+    for path in rooms.left(folders.store / TAKEN):
+        yield Doomed(path, _KILLED, _size(path))
 
 
 def _lost(folders: Folders) -> list[Path]:
@@ -198,8 +196,8 @@ def _final(path: Path) -> Path:
 
 def _held(path: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of the artifact that a folder is of. Raises MissingError when somebody else does."""
-    if path.match(_TAKEN):
-        return contextlib.nullcontext()  # it has none: its age must do
+    if path.name.startswith(f".{TAKEN}."):
+        return rooms.held(path)
     return locked(store.lock_of(_final(path)), wait=0)
 
 
@@ -207,7 +205,7 @@ def _is_held(path: Path) -> bool:
     try:
         with _held(path):
             return False
-    except MissingError:
+    except (MissingError, FileNotFoundError):  # the latter: a room that is gone by now
         return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import time
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.build.leftover import drop_damaged
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError, StoreError
-from sparkbuild.files import Folders, from_json, to_json, write_whole
+from sparkbuild.files import Folders, keep, kept
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
@@ -71,12 +73,23 @@ def find_tools() -> Tools:
     import ninja as ninja_package  # noqa: PLC0415 - as above
 
     cmake, ninja_path = Path(cmake_package.CMAKE_BIN_DIR, "cmake"), Path(ninja_package.BIN_DIR, "ninja")
+    versions = (_installed("cmake", cmake), _installed("ninja", ninja_path))
     for tool in (cmake, ninja_path):
         if not tool.is_file():
             raise MissingError(
                 f"{tool.name} is missing", where=str(tool), remedy="pip install --force-reinstall cmake ninja"
             )
-    return Tools(cmake, cmake_package.__version__, ninja_path, ninja_package.__version__)
+    return Tools(cmake, versions[0], ninja_path, versions[1])
+
+
+def _installed(name: str, tool: Path) -> str:
+    """Return a package's version as it is installed now; a module that was imported tells of before."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingError(
+            f"{name} is missing", where=str(tool), remedy="pip install --force-reinstall cmake ninja"
+        ) from None
 
 
 def environment(plan: Plan, work: Path) -> dict[str, str]:
@@ -160,6 +173,8 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where, place.enter)
         count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=around.jobs)
+        if dropped := drop_damaged(where):
+            progress.note(f"cut short in an earlier run and made again: {', '.join(dropped)}"[:500])
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
         began, earlier = time.monotonic(), _timings(plan, folders)
         line = ninja.build(
@@ -170,10 +185,10 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             env=env,
             enter=place.enter,
             steps=recipe.steps,
-            earlier=_read_timings(earlier),
+            earlier=kept(earlier, ninja.Timeline),
             progress=progress,
         )
-    write_whole(earlier, to_json(line))
+    keep(earlier, line)
     command = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(count.count))
     return Built(
         build_dir=where,
@@ -213,14 +228,6 @@ def isolated(plan: Plan, around: Surroundings, where: Path, tools: Tools) -> Iso
 
 def _timings(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "timings" / f"{plan.engine}-{plan.backend}.json"
-
-
-def _read_timings(path: Path) -> ninja.Timeline | None:
-    """Return an earlier build's steps; None when there was none, or its file is damaged."""
-    try:
-        return from_json(path.read_bytes(), ninja.Timeline)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _children_cpu() -> float:

@@ -81,7 +81,7 @@ def read(
         entries = msgspec.json.decode(
             done.output.partition("[")[1] + done.output.partition("[")[2], type=list[Entry]
         )
-    except (process.ProcessError, msgspec.DecodeError, RecursionError) as problem:
+    except (process.ProcessError, ValueError, RecursionError) as problem:
         raise ConfigureError(
             "ninja lists no compile commands", where=str(build_dir), remedy="configure again"
         ) from problem

@@ -55,10 +55,13 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str, ...]:
-    """Return the configure command; a definition is one argument, no shell ever sees it."""
+    """Return the configure command; a definition is one argument, no shell ever sees it.
+
+    ninja is not to configure again: it would do so without end where a clock went back.
+    """
     given = tuple(f"-D{d.name}={d.value}" for d in plan.definitions)
     base = (str(cmake), "-S", str(SOURCE), "-B", str(build_dir), "-G", "Ninja")
-    return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", *given)
+    return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_SUPPRESS_REGENERATION=ON", *given)
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -99,14 +102,15 @@ def configure(
 def run(argv: tuple[str, ...], build_dir: Path, env: Mapping[str, str], enter: tuple[str, ...] = ()) -> Ran:
     """Configure; nothing is judged.
 
-    CMake's cache and its file API reply are made anew: cut short by a crash they would stop every later
-    run, and values of an earlier one would linger. What was compiled stays.
+    CMake's cache, what it found out of the compilers and its file API reply are made anew: cut short by a
+    crash they would stop every later run, and values of an earlier one would linger. What was compiled stays.
     """
     from scikit_build_core.file_api.query import stateless_query  # noqa: PLC0415 - see find_tools
 
     build_dir.mkdir(parents=True, exist_ok=True)
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
-    shutil.rmtree(build_dir / _REPLY, ignore_errors=True)
+    for old in (build_dir / _REPLY, *build_dir.glob("CMakeFiles/[0-9]*")):
+        shutil.rmtree(old, ignore_errors=True)
     stateless_query(build_dir)
     with process.stream((*enter, *argv), env=env, cwd=build_dir) as running:
         output = "\n".join(running) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -23,13 +24,22 @@ _LOGGED = re.compile(r"([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,19})\t([^\t]*)\t[^
 _LAST = 20  # lines of a log that are shown
 _OUTPUT_LIMIT = 200  # lines of a failing command that are shown
 
+_NO_MEMORY = (
+    r"Killed|signal terminated program|died due to signal 9|\[code=(137|-9)\]"
+    r"|[Oo]ut of memory|[Cc]annot allocate memory|bad_alloc"
+)
 # What a failed command's output gives away, and what mends it.
 _CAUSES = (
     (r"No space left on device", "the disk is full", "free some space and run the same command again"),
     (
-        r"Killed|signal terminated program|\[code=137\]",
+        _NO_MEMORY,
         "the compiler was killed, most likely for want of memory",
         "run again with fewer --jobs",
+    ),
+    (
+        r"file format not recognized|file truncated|malformed archive",
+        "a file that an earlier run made is damaged",
+        "run again with --rebuild: it begins anew",
     ),
     (
         r"target specific option mismatch",
@@ -287,6 +297,11 @@ def _opened(log: Path) -> TextIO:
 
 def _explain(failing: list[list[str]], code: int, log: Path, tail: str) -> SparkbuildError:
     if not failing:
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the latter from bubblewrap
+            what = "ninja was killed, most likely for want of memory"
+            return _KilledForMemoryError(
+                what, where=str(log), remedy="run again with fewer --jobs", output=tail
+            )
         return CompileError(
             f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
         )

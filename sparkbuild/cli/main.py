@@ -67,12 +67,20 @@ def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
 
 
 def _refused(problem: Exception) -> SparkbuildError | None:
-    """Return what a disk refused, a name that is too long or a folder that may not be read; else None."""
+    """Return what a disk refused, a name that is too long, or a tool that failed unforeseen; else None."""
     from sparkbuild.files import DISK_FAULTS, NAME_FAULTS, disk_error  # noqa: PLC0415
+    from sparkbuild.process import ProcessError  # noqa: PLC0415
 
+    if isinstance(problem, ProcessError):
+        return MissingError(
+            f"a tool failed: {problem}",
+            where=problem.done.command[:2000],
+            remedy="run the same command again; 'sparkbuild doctor' checks the tools",
+            output=(problem.done.output + problem.done.errors)[-3000:],
+        )
     faults = DISK_FAULTS | NAME_FAULTS
     if isinstance(problem, OSError) and problem.errno in faults and problem.filename:
-        return disk_error("cannot read or write", problem.filename, problem)
+        return disk_error("cannot read or write", str(problem.filename), problem)
     return None
 
 

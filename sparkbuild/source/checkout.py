@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,15 +18,15 @@ from sparkbuild.errors import MissingError, SourceError, UsageError
 from sparkbuild.files import (
     Folders,
     disk_error,
-    from_json,
     git_tree,
+    keep,
+    kept,
     locked,
-    to_json,
     whole_folder,
-    write_whole,
 )
 from sparkbuild.packages import obtain
 from sparkbuild.progress import Progress
+from sparkbuild.rooms import room
 from sparkbuild.source import local, patches, repository
 from sparkbuild.source.local import Found
 from sparkbuild.source.names import check_ref, check_url, redact
@@ -34,6 +34,7 @@ from sparkbuild.source.options import Declared, scan
 from sparkbuild.source.records import Origin, Patch, SourceTree
 
 Asked = Literal["auto", "git", "sdist"]
+_LONG_AGO = 946_684_800  # seconds since 1970: the year 2000, which no clock that goes back falls behind
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -164,7 +165,26 @@ def _revised(origin: Origin, revision: Revision) -> Origin:
 
 
 def _from_git(job: Job, location: str, url: str, ref: str) -> SourceTree:
-    """Return the tree of a commit in the shared mirror of a URL, fetching what is not there."""
+    """Return the tree of a commit in the shared mirror of a URL; a damaged mirror is made anew, once."""
+    try:
+        return _from_mirror(job, location, url, ref)
+    except repository.RepositoryError as problem:
+        gitdir = repository.mirror_path(job.folders.cache, url)
+        with locked(gitdir.with_suffix(".lock")):
+            if not gitdir.exists() or repository.Repository(gitdir, url).is_sound():
+                raise
+            if job.offline:
+                raise MissingError(
+                    f"the git mirror is damaged: {problem.what}",
+                    where=str(gitdir),
+                    remedy="run the same command once without --offline: it is made anew",
+                ) from None
+            shutil.rmtree(gitdir)
+        job.progress.note(f"the git mirror was damaged and is made anew ({problem.what})")
+        return _from_mirror(job, location, url, ref)
+
+
+def _from_mirror(job: Job, location: str, url: str, ref: str) -> SourceTree:
     lock = repository.mirror_path(job.folders.cache, url).with_suffix(".lock")
     with locked(lock):
         mirror = repository.mirror(job.folders.cache, url)
@@ -218,15 +238,12 @@ def _from_given(job: Job, source: str, ref: str | None) -> SourceTree:
 @contextlib.contextmanager
 def scratch_folder(folders: Folders) -> Iterator[Path]:
     """Give an empty folder in the cache for the block."""
-    try:
-        folders.cache.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(
-            prefix=".scratch-", dir=folders.cache, ignore_cleanup_errors=True
-        )
-    except OSError as problem:
-        raise disk_error("cannot work in the cache", folders.cache, problem) from problem
-    with scratch as name:
-        yield Path(name)
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(room(folders.cache / "scratch"))
+        except OSError as problem:
+            raise disk_error("cannot work in the cache", folders.cache, problem) from problem
+        yield scratch
 
 
 def _place(job: Job, tree: str) -> Path:
@@ -236,11 +253,10 @@ def _place(job: Job, tree: str) -> Path:
 def _kept(job: Job, tree: str) -> Record | None:
     """Return the record of a tree in the cache, None when there is none or it is damaged."""
     place = _place(job, tree)
-    try:
-        record = from_json((place / "source.json").read_bytes(), Record)
-    except (OSError, msgspec.DecodeError):
+    record = kept(place / "source.json", Record)
+    if not record or not (place / "tree").is_dir():
         return None
-    if record.source.tree != tree or record.source.patches != job.patches or not (place / "tree").is_dir():
+    if record.source.tree != tree or record.source.patches != job.patches:
         return None
     source = msgspec.structs.replace(record.source, path=place / "tree")
     return msgspec.structs.replace(record, source=source)
@@ -257,8 +273,7 @@ def _shelve(job: Job, found: Found) -> SourceTree:
 
 
 def _made(job: Job, origin: Origin, write: local.Write, place: Path) -> Record:
-    for stale in [place, *place.parent.glob(f".{place.name}.*")]:
-        shutil.rmtree(stale, ignore_errors=True)  # damaged, or left by a run that was killed
+    shutil.rmtree(place, ignore_errors=True)  # damaged
     job.progress.stage(f"check out {job.recipe.name} {origin.commit[:12] or origin.location}")
     with whole_folder(place) as temp:
         tree = temp / "tree"
@@ -272,9 +287,17 @@ def _made(job: Job, origin: Origin, write: local.Write, place: Path) -> Record:
             patches=job.patches,
             **{name: getattr(origin, name) for name in Origin.__struct_fields__},
         )
+        _age(tree)
         record = Record(source, scan(tree))
-        write_whole(temp / "source.json", to_json(record))
+        keep(temp / "source.json", record)
     return record
+
+
+def _age(tree: Path) -> None:
+    """Give every file one old time: a source that is newer than what was made of it is made again."""
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            os.utime(Path(folder, name), (_LONG_AGO, _LONG_AGO), follow_symlinks=False)
 
 
 def intact(source: SourceTree) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from sparkbuild.files import kept
 from sparkbuild.source.names import legible
 from sparkbuild.source.records import Kind, Option
 
@@ -96,13 +97,8 @@ def reads_variable(tree_path: Path, name: str) -> bool:
 
 def declared(tree_path: Path) -> Declared:
     """Return all of it: what the record beside a checked-out tree says, else scan."""
-    record = tree_path.parent / "source.json"
-    if tree_path.name == "tree" and record.is_file():
-        try:
-            return msgspec.json.decode(record.read_bytes(), type=Kept).declared
-        except msgspec.DecodeError:
-            pass
-    return scan(tree_path)
+    record = kept(tree_path.parent / "source.json", Kept) if tree_path.name == "tree" else None
+    return record.declared if record else scan(tree_path)
 
 
 def _cmake_files(tree: Path) -> Iterator[Path]:

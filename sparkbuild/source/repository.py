@@ -7,9 +7,7 @@ import contextlib
 import difflib
 import re
 import shutil
-import socket
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,13 +15,13 @@ import msgspec
 
 from sparkbuild.errors import SourceError
 from sparkbuild.files import DEEPEST, git_tree, sha256_bytes, too_deep, whole_folder
+from sparkbuild.network import dial
 from sparkbuild.progress import Progress
 from sparkbuild.source import sealed
 from sparkbuild.source.names import COMMIT, legible, redact
 from sparkbuild.source.records import Origin
 from sparkbuild.source.sealed import GitFailedError, OutOfReachError
 
-_DIAL = 10.0  # seconds; git itself has no limit for connecting, and the kernel's is two minutes
 _HEAD = "refs/sparkbuild/HEAD"
 # Highest in precedence, so that no .gitattributes of the engine can change a byte.
 _ATTRIBUTES = "* -text -eol -crlf -ident -filter -working-tree-encoding\n"
@@ -33,6 +31,10 @@ _NO_NETWORK = re.compile(
     r"|early eof|unexpected disconnect|hung up|recv failure|gnutls|ssl",
     re.IGNORECASE,
 )
+
+
+class RepositoryError(SourceError):
+    """git failed: the address, the ref, or the repository that it read."""
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ class Repository(msgspec.Struct, frozen=True):
 
     def origin(self, ref: str, commit: str, location: str) -> Origin:
         """Return all that is to know of a commit: its tree without submodules, number and time."""
-        told = self._look("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
+        told = self._sure("log", "-1", "--format=%T %ct", "--end-of-options", commit).split()
         if len(told) != 2:  # noqa: PLR2004 - as asked
             raise SourceError(
                 f"commit {commit} can not be read", where=self.where, remedy="give a whole repository"
@@ -116,7 +118,7 @@ class Repository(msgspec.Struct, frozen=True):
         shallow = (self.gitdir / "shallow").exists()
         if shallow:
             notes += ("a shallow clone: the build number is not known",)
-        number = 0 if shallow else int(self._look("rev-list", "--count", "--end-of-options", commit) or 0)
+        number = 0 if shallow else int(self._sure("rev-list", "--count", "--end-of-options", commit))
         return Origin(
             way="git",
             location=location,
@@ -151,7 +153,7 @@ class Repository(msgspec.Struct, frozen=True):
         finally:
             index.unlink(missing_ok=True)
         if (found := git_tree(into)) != tree:
-            raise SourceError(
+            raise RepositoryError(
                 f"commit {commit} gave the files {found}, expected {tree}",
                 where=self.where,
                 remedy="if the recipe pins this tree, correct its pin; else delete the folder and try again",
@@ -185,14 +187,12 @@ class Repository(msgspec.Struct, frozen=True):
     def _dial(self) -> None:
         """Find out in seconds that a host can not be reached. A proxy is left to git."""
         parts = urllib.parse.urlsplit(self.url)
-        host = parts.hostname or ""
-        proxied = {"https", "all"} & set(urllib.request.getproxies())
-        if parts.scheme != "https" or (proxied and not urllib.request.proxy_bypass(host)):
+        if parts.scheme != "https":
             return
         try:
-            socket.create_connection((host, parts.port or 443), timeout=_DIAL).close()
+            dial(self.url)
         except OSError as problem:
-            raise self._away(f"{host}: {problem.strerror or problem}") from None
+            raise self._away(f"{parts.hostname}: {problem.strerror or problem}") from None
 
     def _fetch(self, refspecs: list[str], progress: Progress) -> None:
         filters = ["--filter=blob:none", "--no-tags", "--no-write-fetch-head", "--force", "--progress"]
@@ -228,6 +228,12 @@ class Repository(msgspec.Struct, frozen=True):
             raise self.fault(str(failure)) from None
         finally:
             index.unlink(missing_ok=True)
+
+    def _sure(self, *arguments: str) -> str:
+        try:
+            return self._ask(*arguments)
+        except GitFailedError as failure:
+            raise self.fault(str(failure)) from None
 
     def _look(self, *arguments: str) -> str:
         with contextlib.suppress(GitFailedError):
@@ -275,12 +281,27 @@ class Repository(msgspec.Struct, frozen=True):
         last = said.strip().splitlines()[-1] if said.strip() else "no reason given"
         if self.url and _unreachable(said):
             return self._away(last)
-        return SourceError(
+        return RepositoryError(
             f"git failed: {last}",
             where=self.where,
-            remedy="check the address and the ref",
+            remedy="check the address and the ref" if self.url else "see what 'git fsck' says there",
             output=said,
         )
+
+    def is_sound(self) -> bool:
+        """Return whether the mirror is as it was made and git finds no fault in it; reads all of it."""
+        attributes = self.gitdir / "info" / "attributes"
+        if not attributes.is_file() or attributes.read_bytes() != _ATTRIBUTES.encode():
+            return False
+        if self._look("config", "--get", "core.bare") != "true":
+            return False
+        asked = ["fsck", "--full", "--no-dangling", "--no-progress"]
+        away = {"GIT_NO_LAZY_FETCH": "1"}
+        try:
+            sealed.ask(asked, gitdir=self.gitdir, env=away, config=self._remote())
+        except GitFailedError:
+            return False
+        return True
 
 
 def _unreachable(said: str) -> bool:

@@ -13,8 +13,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sparkbuild import process
 from sparkbuild.errors import MissingError
 from sparkbuild.progress import Progress
 from sparkbuild.source.names import legible, redact
@@ -58,6 +59,11 @@ _CONFIG = {
 }
 
 
+# git and its helpers end with sparkbuild, whatever ends that: one that lives on would write into a mirror
+# that the next run holds.
+_OWN_GROUP: dict[str, Any] = {"start_new_session": True, "preexec_fn": process.prepare}
+
+
 class OutOfReachError(MissingError):
     """git can not deliver for a reason of this machine: no git, no network, or --offline."""
 
@@ -79,10 +85,21 @@ def ask(
 
     command, sealed = _command(arguments, {"GIT_DIR": str(gitdir), **(env or {})}, config or {})
     runner = Git(str(cwd) if cwd else None)
-    code, out, err = runner.execute(command, env=sealed, with_extended_output=True, with_exceptions=False)
-    if code != 0:
-        raise GitFailedError(redact(legible(err) or f"exit code {code}"))
-    return str(out)
+    child = _process(runner.execute(command, env=sealed, as_process=True, **_OWN_GROUP))
+    with process.ended(child):
+        out, err = (str(said, "utf-8", "surrogateescape") for said in child.communicate())
+    if child.returncode != 0:
+        raise GitFailedError(redact(legible(err) or f"exit code {child.returncode}"))
+    return out.removesuffix("\n")
+
+
+def _process(answer: object) -> process.Child:
+    """Return the process of what GitPython gives for one, and ends when it is forgotten."""
+    from git.cmd import Git  # noqa: PLC0415 - as in ask
+
+    if not isinstance(answer, Git.AutoInterrupt) or answer.proc is None:  # pragma: no cover - as_process
+        raise TypeError(answer)
+    return answer.proc
 
 
 def tell(
@@ -98,19 +115,19 @@ def tell(
 
     command, sealed = _command(arguments, {"GIT_DIR": str(gitdir), **env}, config)
     told = _listener(progress)
-    child = Git().execute(command, env=sealed, as_process=True, with_stdout=False)
-    hear, said = told.new_message_handler(), 0
+    running = Git().execute(command, env=sealed, as_process=True, with_stdout=False, **_OWN_GROUP)
+    child, hear, said = _process(running), told.new_message_handler(), 0
     # Not GitPython's reader: a server's words may be no UTF-8, and have no end.
-    with io.TextIOWrapper(child.stderr, "utf-8", "backslashreplace") as lines:
+    with (
+        process.ended(child, read=False),
+        io.TextIOWrapper(child.stderr, "utf-8", "backslashreplace") as lines,
+    ):
         while line := lines.readline(_MOST):
             hear(line)
             said += len(line)
-            if said > _MOST and child.proc:
-                child.proc.kill()
-                break
-    code = child.proc.wait() if child.proc else child.status
-    if said > _MOST:
-        raise GitFailedError(f"the server says more than {_MOST >> 20} MiB")
+            if said > _MOST:
+                raise GitFailedError(f"the server says more than {_MOST >> 20} MiB")
+        code = child.wait()
     if code != 0:
         raise GitFailedError(redact("\n".join([*told.error_lines, *told.other_lines]) or f"exit code {code}"))
 

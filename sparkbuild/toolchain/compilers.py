@@ -105,10 +105,13 @@ def _find(toolchain: Toolchain, candidates: list[tuple[Path, Path]]) -> tuple[Co
 
 
 def describe(cc: Path, cxx: Path, toolchain: Toolchain) -> tuple[Compilers, list[Path]]:
-    """Return what a pair of compilers is and proves under the toolchain's flags, and its files."""
+    """Return what a pair of compilers is and proves under the toolchain's flags, and its files.
+
+    The files are named as the compilers name them: a link may lead to another one tomorrow.
+    """
     flags = cpu_flags(toolchain)
     files = _parts(cc, cxx)
-    lines = [f"{sha256_file(path)}  {path.name}" for path in files]
+    lines = [f"{sha256_file(path)}  {path.resolve().name}" for path in files]
     if not flags:
         lines.append(_native_means(cc))
     compilers = Compilers(
@@ -195,9 +198,9 @@ def _this_cpu() -> str:
 
 def _parts(cc: Path, cxx: Path) -> list[Path]:
     """Return the programs and libraries whose bytes reach an object or an executable."""
-    files = [cc.resolve(), cxx.resolve()]
+    files = [cc, cxx]
     for option, names in (("-print-prog-name", _PARTS), ("-print-file-name", _LIBRARIES)):
         for name in names:
             answer = process.run([cxx, f"{option}={name}"], check=False).output.strip()
-            files.append(Path(shutil.which(answer) or answer).resolve())
+            files.append(Path(shutil.which(answer) or answer))
     return [path for path in files if path.is_file()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,12 +15,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from sparkbuild import process
-from sparkbuild.archives import extract
-from sparkbuild.catalog.records import CudaWheels, Toolchain, Wheel
+from sparkbuild.catalog.records import CudaWheels, Toolchain
 from sparkbuild.errors import MissingError, UsageError
-from sparkbuild.files import Folders, locked, sha256_bytes, sha256_file, whole_folder
+from sparkbuild.files import Folders, locked, sha256_bytes, sha256_file
 from sparkbuild.packages import obtain
 from sparkbuild.progress import Progress
+from sparkbuild.toolchain.assemble import assemble, is_whole
 from sparkbuild.toolchain.compilers import Compilers, is_cross, target_processor
 from sparkbuild.toolchain.memory import recall
 
@@ -168,8 +167,9 @@ def _installed(
     def digest() -> tuple[str, list[Path]]:
         parts = [root / p for p in _PROGRAMS] + sorted((root / "nvvm/libdevice").glob("*.bc"))
         parts += [target / "lib" / name for name in ("libcudart_static.a", "libcudadevrt.a", "libcudart.so")]
-        files = [p.resolve() for p in parts if p.is_file()]
-        return sha256_bytes("\n".join(f"{sha256_file(f)}  {f.name}" for f in files).encode()), files
+        files = [p for p in parts if p.is_file()]
+        lines = [f"{sha256_file(f)}  {f.resolve().name}" for f in files]
+        return sha256_bytes("\n".join(lines).encode()), files
 
     known = recall(folders.cache, "cuda", [root, version, target.name], str, digest)
     return _toolkit(root, version, "installed", known, target, toolchain, compilers)
@@ -199,13 +199,13 @@ def _assembled(
     digest = sha256_bytes("\n".join([str(_LAYOUT), *sorted(w.pin.sha256 for w in chosen)]).encode())
     root = folders.cache / "cuda" / f"{wheels.version}-{machine}-{digest[:12]}"
     with locked(root.with_name(f"{root.name}.lock")):
+        if root.is_dir() and not is_whole(root, folders):
+            progress.note(f"CUDA in {root} is not what was assembled there; it is assembled again")
+            shutil.rmtree(root)
         if not root.is_dir():
             files = [(w, obtain(w.pin, folders, offline=offline, progress=progress)) for w in chosen]
             progress.stage(f"assemble CUDA {wheels.version} for {machine} from {len(files)} wheels")
-            with whole_folder(root, flush=True) as temp:
-                _unpack(files, temp, _target_dir(temp, toolchain))
-                _linker_names(_target_dir(temp, toolchain) / "lib")
-                _driver_stub(_target_dir(temp, toolchain), compilers)
+            assemble(files, root, _target_dir(root, toolchain), compilers)
     return _toolkit(
         root, wheels.version, "wheels", digest, _target_dir(root, toolchain), toolchain, compilers
     )
@@ -215,65 +215,6 @@ def _build_machine(compilers: Compilers) -> str:
     """Return the machine that builds: the other one when cross-building."""
     target = compilers.target.partition("-")[0]
     return next(m for m in PLATFORMS if (m != target) == compilers.cross)
-
-
-def _unpack(files: Iterable[tuple[Wheel, Path]], root: Path, target: Path) -> None:
-    """Put programs below the root and the target's headers and libraries below its platform.
-
-    Wheels hold nvidia/cu13/{bin,nvvm,include,lib}. nvcc's wheel also brings fatbinary_section.h,
-    which every object file needs and the run time's wheel lacks.
-    """
-    for wheel, path in files:
-        scratch = root / ".wheel"
-        extract(path, scratch, below="nvidia/cu13")
-        if wheel.part == "build":
-            moves = [("bin", root), ("nvvm", root)]
-            header = scratch / "include/fatbinary_section.h"
-            if header.is_file():
-                (target / "include").mkdir(parents=True, exist_ok=True)
-                header.rename(target / "include" / header.name)
-        else:
-            shutil.rmtree(scratch / "lib/cmake", ignore_errors=True)
-            moves = [("include", target), ("lib", target)]
-        for name, into in moves:
-            _merge(scratch / name, into / name)
-        shutil.rmtree(scratch)
-
-
-def _merge(source: Path, into: Path) -> None:
-    for path in sorted(source.rglob("*")) if source.is_dir() else ():
-        place = into / path.relative_to(source)
-        if path.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(place)
-
-
-def _linker_names(lib: Path) -> None:
-    """Add libNAME.so for each libNAME.so.N: wheels bring only what the loader wants."""
-    for path in sorted(lib.glob("lib*.so.*")):
-        name = lib / re.sub(r"\.so\..*", ".so", path.name)
-        if not name.exists():
-            name.symlink_to(path.name)
-
-
-def _driver_stub(target: Path, compilers: Compilers) -> None:
-    """Make a libcuda.so that exports every function of cuda.h: the driver comes with the GPU.
-
-    Newer ABIs of a function are #defines to NAME_v2 and the like; they count too. Each function
-    returns 100, CUDA_ERROR_NO_DEVICE.
-    """
-    header = (target / "include/cuda.h").read_text(errors="replace")
-    names = set(re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", header))
-    renamed = r"^\s*#\s*define\s+cu[A-Z]\w*\s+(?:__CUDA_API_PT[DS][SZ]\()?(cu[A-Z]\w*?)\)?\s*$"
-    names |= set(re.findall(renamed, header, re.MULTILINE))
-    stubs = target / "lib/stubs"
-    stubs.mkdir(parents=True, exist_ok=True)
-    code = "".join(f"int {name}(void) {{ return 100; }}\n" for name in sorted(names))
-    flags = ("-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcuda.so.1", "-x", "c", "-")
-    process.run([compilers.cc, *flags, "-o", stubs / "libcuda.so"], stdin=code)
-    (stubs / "libcuda.so.1").symlink_to("libcuda.so")  # what the linker looks for behind a library
 
 
 def _toolkit(

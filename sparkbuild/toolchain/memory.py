@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sparkbuild.files import from_json, sha256_bytes, to_json, write_whole
+from sparkbuild.files import from_json, keep, kept, sha256_bytes, to_json
 
 T = TypeVar("T")
 
@@ -24,18 +24,18 @@ def recall(
     """Return ``find()``'s answer, from ``folder`` when every file that it rests on is unchanged.
 
     ``question`` is everything the answer depends on besides those files; ``find`` returns the
-    answer and the files (compared by size and modification time).
+    answer and the files (compared by size and modification time; behind a link, of what it leads to now).
     """
     path = folder / "machine" / f"{what}-{sha256_bytes(to_json(question))[:16]}.json"
+    memory = kept(path, _Memory)
     try:
-        memory = from_json(path.read_bytes(), _Memory)
-        if memory.stamps == {name: _stamp(Path(name)) for name in memory.stamps}:
+        if memory and memory.stamps == {name: _stamp(Path(name)) for name in memory.stamps}:
             return from_json(memory.found, kind)
-    except (OSError, msgspec.DecodeError):
-        pass  # no memory, or a damaged one: look again
+    except (OSError, ValueError):
+        pass  # a file is gone, or another version of sparkbuild remembered it
     found, files = find()
     stamps = {str(f): _stamp(f) for f in files}
-    write_whole(path, to_json(_Memory(msgspec.Raw(to_json(found)), stamps)))
+    keep(path, _Memory(msgspec.Raw(to_json(found)), stamps))
     return found
 
 

@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +19,7 @@ from typing import BinaryIO
 from sparkbuild.archives import Plain, extract, is_plain
 from sparkbuild.errors import SourceError, StoreError
 from sparkbuild.files import disk_error, sha256_file, sync_folder
+from sparkbuild.rooms import room
 
 MOST = Plain(members=2_000, bytes=8 << 30)  # a real one has some twenty files and 1 GB
 _LEVEL = 6  # 95 MB of CUDA code: 61.3, 60.8, 60.4 MB and 0.8, 1.0, 1.5 s at the levels 3, 6 and 9
@@ -29,17 +29,16 @@ _TIME = 0  # seconds since 1970
 def pack(folder: Path, into: Path, *, top: str) -> str:
     """Write a folder as the archive ``into``, below the folder name ``top``, and return its SHA-256.
 
-    The archive is there whole or not at all. Raises StoreError for what is neither file nor folder, for
-    an odd name, for more than `MOST`, and when it can not be written.
+    The archive is there whole or not at all; what a killed run left beside it goes. Raises StoreError for
+    what is neither file nor folder, for an odd name, for more than `MOST`, and when it can not be written.
     """
     members = list(_members(folder, top))
     size = sum(path.stat().st_size for _, path in members if path.is_file())
     if len(members) > MOST.members or size > MOST.bytes:
         raise _refused(folder, f"{len(members)} files and folders of {size >> 20} MiB are too many")
     try:
-        into.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{into.name}.", dir=into.parent) as room:
-            temp = Path(room, into.name)
+        with room(into) as own:
+            temp = own / into.name
             with temp.open("xb") as file:
                 _write(members, file)
                 file.flush()

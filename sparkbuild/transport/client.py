@@ -88,7 +88,7 @@ class Client:
             following = answer.links.get("next", {}).get("url")
             try:
                 page = msgspec.json.decode(self._body(answer), type=_Tags)
-            except msgspec.DecodeError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise self._error(f"sent a list of tags that can not be read: {problem}") from problem
             before = len(found)
             found.update(t for t in page.tags or () if TAG.fullmatch(t))

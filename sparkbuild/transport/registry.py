@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from sparkbuild.errors import StoreError, UsageError
 from sparkbuild.files import sha256_bytes, sha256_file, whole_folder
+from sparkbuild.rooms import room
 from sparkbuild.transport import archive
 from sparkbuild.transport.client import Client
 from sparkbuild.transport.reference import Reference
@@ -73,11 +73,11 @@ def push(folder: Path, reference: str, *, plain_http: bool = False) -> str:
     place, small = Reference.parse(reference), _small_files(folder)
     with (
         Client(place, plain_http=plain_http) as client,
-        tempfile.TemporaryDirectory(prefix="sparkbuild-push-") as room,
+        room(folder) as own,
     ):
-        packed = Path(room, _BIN_NAME)
+        packed = own / _BIN_NAME
         archive.pack(folder / "bin", packed, top="bin")
-        empty = Path(room, "empty")
+        empty = own / "empty"
         empty.write_bytes(_EMPTY)
         layers = [_described(path, _media_type(path.name), path.name) for path in small]
         layers.append(_described(packed, BIN, _BIN_NAME))
@@ -146,7 +146,7 @@ def _read_image(data: bytes, where: str) -> Image:
     """Read an image manifest. Raises StoreError when it is not an artifact of ours, or a hostile one."""
     try:
         image = msgspec.json.decode(data, type=Image)
-    except msgspec.DecodeError as problem:
+    except (ValueError, RecursionError) as problem:
         raise _wrong(f"not an artifact of sparkbuild: {problem}", where) from problem
     if image.artifact_type != ARTIFACT:
         raise _wrong(f"an artifact of another type: {image.artifact_type[:80]!r}", where)

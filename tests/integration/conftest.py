@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.engine import KEPT, Box, Done, Toy
+from tests.integration.gates import Gate, family
 
 MakeBox = Callable[[], Box]
 _CUDA_HOME = os.environ.get("SPARKBUILD_TEST_CUDA_HOME", "")  # before tests/conftest.py seals the environment
@@ -89,3 +92,12 @@ def with_cuda(built: Built, home: Path, *archs: str) -> tuple[Box, str]:
         if any((c["name"], c["verdict"]) == ("CUDA", "ok") for c in checks):
             return box, arch
     pytest.skip(f"SPARKBUILD_TEST_CUDA_HOME names no home with a whole CUDA toolkit for {' or '.join(archs)}")
+
+
+@pytest.fixture
+def gate(toy: Toy, tmp_path: Path, box: Box) -> Iterator[Gate]:
+    """Return a gate; whatever the test left running is ended afterwards."""
+    yield Gate(tmp_path / "gate")
+    for pid in family(box):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -7,16 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import pytest
 
 from tests.integration.conftest import Built
 from tests.integration.engine import HOST, Box, Done, Toy, Wrapped, argv, build_words
+from tests.integration.gates import Gate, assert_all_free, at_the_gate, family, wait_for
 
 _TOP, _GGML = "CMakeLists.txt", "ggml/CMakeLists.txt"
 _POST = (
@@ -193,6 +192,11 @@ def test_compile_error_in_a_persons_words(toy: Toy, box: Box) -> None:
     box.assert_nothing_stored()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a compiler that exits 0 and writes nothing",
+    "exit 6 that says so; nothing stored",
+)
 def test_a_compiler_that_exits_0_and_writes_nothing(built: Built, box: Box, tmp_path: Path) -> None:
     env = Wrapped(tmp_path / "bin").when("*' -o bin/llama-bench '*", "exit 0")
     error = box.build(built.toy, "--json", env=env).error(6, "compile")
@@ -205,6 +209,11 @@ def test_a_compiler_that_exits_0_and_writes_nothing(built: Built, box: Box, tmp_
 class TestMemory:
     """The kernel kills a compiler for want of memory."""
 
+    @pytest.mark.threat(
+        "faults",
+        "a compiler killed for want of memory, once",
+        "the build goes on with half the jobs and says so",
+    )
     def test_once_goes_on_with_fewer_jobs(self, built: Built, box: Box, tmp_path: Path) -> None:
         kill_once = '[ -e "$mark" ] || { : > "$mark"; kill -9 $$; }'
         env = Wrapped(tmp_path / "bin").when("*ggml-quants.c", kill_once)
@@ -213,6 +222,11 @@ class TestMemory:
         assert "going on with 1 jobs instead of 2" in done.err
         assert len(box.artifacts()) == 1
 
+    @pytest.mark.threat(
+        "faults",
+        "a compiler killed for want of memory, every time",
+        "exit 6 that advises fewer --jobs; nothing stored",
+    )
     def test_always_is_an_error(self, built: Built, box: Box, tmp_path: Path) -> None:
         env = Wrapped(tmp_path / "bin").when("*ggml-quants.c", "kill -9 $$")
         error = box.build(built.toy, "--json", env=env).error(6, "compile")
@@ -224,6 +238,11 @@ class TestMemory:
 class TestDamage:
     """State files that were cut short."""
 
+    @pytest.mark.threat(
+        "faults",
+        "a tool, then the manifest of a stored artifact cut short",
+        "exit 8 that names the file and the folder to remove",
+    )
     def test_store(self, built: Built, box: Box) -> None:
         shutil.copytree(built.box.home / "store", box.home / "store")
         (artifact,) = box.artifacts()
@@ -238,6 +257,11 @@ class TestDamage:
         assert listed.code == 8
         assert "not a valid manifest" in listed.out
 
+    @pytest.mark.threat(
+        "faults",
+        "each file of a kept build folder and each memory of the cache cut in half, at once",
+        "made anew; the build ends well",
+    )
     def test_build_folder_and_memories(self, built: Built, box: Box) -> None:
         assert box.build(built.toy).code == 0
         (folder,) = box.build_dirs
@@ -295,6 +319,11 @@ def on_tmpfs(options: str, box: Box, toy: Toy) -> tuple[Done, list[str]]:
 
 @pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize("size", ["4k", "16k", "64k", "256k", "512k", "800k", "900k"])
+@pytest.mark.threat(
+    "faults",
+    "a disk of 4 to 900 KiB (tmpfs) that a build fills, at each of its stages",
+    "exit 6 or 8 that says so and what to do; nothing stored",
+)
 def test_disk_full(size: str, built: Built, tmp_path: Path) -> None:
     done, stored = on_tmpfs(f"size={size}", Box(tmp_path / "home"), built.toy)
     assert done.code in (6, 8)
@@ -314,6 +343,11 @@ def test_disk_large_enough(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("mounts")
+@pytest.mark.threat(
+    "faults",
+    "a home that is read-only",
+    "exit 8 that says so and what to do",
+)
 def test_read_only_home(built: Built, tmp_path: Path) -> None:
     done, stored = on_tmpfs("ro", Box(tmp_path / "home"), built.toy)
     error = done.error(8, "store")
@@ -322,6 +356,11 @@ def test_read_only_home(built: Built, tmp_path: Path) -> None:
     assert stored == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "a file where the home should be",
+    "exit 8 that says so",
+)
 def test_home_below_a_file(built: Built, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = Box(tmp_path / "file" / "home").build(built.toy, "--json").error(8, "store")
@@ -329,73 +368,6 @@ def test_home_below_a_file(built: Built, tmp_path: Path) -> None:
 
 
 # --- signals ---
-
-
-class Gate:
-    """A FIFO that a compiler or CMake reads: it waits there, using no time, until the gate opens."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        os.mkfifo(path)
-
-    def open(self) -> None:
-        """Let everybody through, those who wait and those to come."""
-        with contextlib.suppress(OSError):  # ENXIO: nobody waits
-            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-        self.path.unlink(missing_ok=True)
-        self.path.touch()
-
-
-def family(box: Box) -> dict[int, str]:
-    """Return the processes, by id, that have this home in their environment or command line."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes()
-            if str(box.home).encode() in words + (folder / "environ").read_bytes():
-                found[int(folder.name)] = words.replace(b"\0", b" ").decode(errors="replace")
-    return found
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until something holds."""
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def gate(toy: Toy, tmp_path: Path, box: Box) -> Iterator[Gate]:
-    """Return a gate; whatever the test left running is ended afterwards."""
-    yield Gate(tmp_path / "gate")
-    for pid in family(box):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def at_the_gate(gate: Gate, box: Box, program: str) -> bool:
-    """Return whether a process of this name waits at the gate: it is blocked in opening a FIFO."""
-    for pid, words in family(box).items():
-        with contextlib.suppress(OSError):
-            waiting = Path("/proc", str(pid), "wchan").read_text() in (
-                "wait_for_partner",
-                "fifo_open",
-                "0",
-                "",
-            )
-            if program in words.split(" ")[0] and waiting and gate.path.exists():
-                return True
-    return False
-
-
-def assert_all_free(box: Box) -> None:
-    """Check that nobody is left, nothing is stored and every lock can be had."""
-    wait_for(lambda: not family(box), 15.0)
-    assert box.artifacts() == []
-    for path in box.home.rglob("*.lock"):
-        with filelock.FileLock(path, timeout=0):
-            pass
 
 
 _SIGNALS = [
@@ -408,6 +380,11 @@ _SIGNALS = [
 
 
 @pytest.mark.parametrize(("number", "group"), _SIGNALS)
+@pytest.mark.threat(
+    "faults",
+    "SIGINT to the group and alone, SIGTERM, SIGHUP, SIGKILL while compilers run",
+    "no process left, every lock free, nothing stored; the next run makes only what is missing",
+)
 def test_signal_while_compiling(number: signal.Signals, group: bool, toy: Toy, box: Box, gate: Gate) -> None:
     toy.append("ggml/src/ggml-quants.c", f'#include "{gate.path}"\n').publish()
     words = [*build_words(toy), "--json"]
@@ -434,6 +411,11 @@ def test_signal_while_compiling(number: signal.Signals, group: bool, toy: Toy, b
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.threat(
+    "faults",
+    "SIGINT, SIGKILL while CMake configures",
+    "no process left, every lock free, nothing stored; the next run makes only what is missing",
+)
 def test_signal_while_configuring(number: signal.Signals, toy: Toy, box: Box, gate: Gate) -> None:
     toy.append("CMakeLists.txt", f'execute_process(COMMAND cat "{gate.path}")\n').publish()
     run = box.start(*build_words(toy))
@@ -449,6 +431,11 @@ def test_signal_while_configuring(number: signal.Signals, toy: Toy, box: Box, ga
     assert box.build(toy, "--json").artifact()["fresh"] is True
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGINT while a compiler ignores SIGTERM, SIGINT and SIGHUP",
+    "it is killed after five seconds; no process left, every lock free",
+)
 def test_a_compiler_that_does_not_listen(built: Built, box: Box, tmp_path: Path) -> None:
     """SIGTERM is not enough for it; neither ninja nor the compiler may outlive the interrupt."""
     deaf = "trap '' TERM INT HUP; : > \"$mark\"; while :; do sleep 1; done"

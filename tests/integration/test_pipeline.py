@@ -198,6 +198,11 @@ class TestNewEngine:
 class TestTwoAtOnce:
     """Two processes want the same key."""
 
+    @pytest.mark.threat(
+        "faults",
+        "two builders of one key at once",
+        "one builds, the other takes what it made; nothing is compiled twice",
+    )
     def test_one_builds_and_the_other_waits(self, built: Built, box: Box) -> None:
         words = [*build_words(built.toy), "--json"]
         runs = [box.start(*words) for _ in range(2)]

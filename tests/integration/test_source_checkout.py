@@ -360,6 +360,11 @@ def _without(monkeypatch: pytest.MonkeyPatch, shelve: Shelve) -> Shelf[Recipe]:
         return shelve()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a mirror, a tree and a record that a killed run left half made",
+    "cleared away and made anew",
+)
 def test_leftovers_of_a_killed_run_do_no_harm(shelve: Shelve, folders: Folders) -> None:
     tree = get(shelve(), folders)
     mirror = next((folders.cache / "git").glob("*.git"))
@@ -770,3 +775,72 @@ def test_git_tree_is_gits_own(upstream: Path) -> None:
     (upstream / "é ü").write_text("4")
     commit(upstream)
     assert git_tree(upstream) == git(upstream, "write-tree")
+
+
+# --- a damaged mirror ------------------------------------------------------------------------------
+
+_WAYS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "flipped": lambda data: bytes(b ^ (at == len(data) // 2) for at, b in enumerate(data)),
+    "noise": lambda data: bytes(len(data)),
+}
+
+
+_LONGER = [pytest.param(way, marks=pytest.mark.full) for way in ("half", "noise")]
+
+
+@pytest.mark.parametrize("way", ["empty", "flipped", *_LONGER])
+@pytest.mark.threat(
+    "faults",
+    "each file of a git mirror (HEAD, refs, config, packs, indexes) emptied, cut, changed",
+    "the same source as before: git can still read it, or the mirror is made anew and this is said",
+)
+def test_a_damaged_mirror_is_made_anew(way: str, shelve: Shelve, folders: Folders, upstream: Path) -> None:
+    shelf = shelve()
+    url = upstream.as_uri()
+    first = get(shelf, folders, source=url, ref="main")
+    mirror = next((folders.cache / "git").glob("*.git"))
+    git(mirror, "pack-refs", "--all")
+    files = sorted(p.relative_to(mirror) for p in mirror.rglob("*") if p.is_file())
+    assert {f.suffix for f in files} >= {".pack", ".idx"}
+    told = Notes()
+    for file in files:
+        if not (mirror / file).is_file():
+            continue  # made anew, it has other names
+        (mirror / file).chmod(0o644)
+        (mirror / file).write_bytes(_WAYS[way]((mirror / file).read_bytes()))
+        shutil.rmtree(folders.cache / "src")
+        again = get(shelf, folders, source=url, ref="main", progress=told)
+        assert intact(again), file
+        assert (again.commit, again.tree, again.build_number) == (first.commit, first.tree, 2), file
+    assert any("is made anew" in note for note in told.notes)
+
+
+@pytest.mark.threat(
+    "faults",
+    "a git mirror whose packs are cut short, with --offline",
+    "exit 3 or 4 that says so and to run once without --offline; then it is made anew",
+)
+def test_a_damaged_mirror_offline(shelve: Shelve, folders: Folders, upstream: Path) -> None:
+    shelf, url = shelve(), upstream.as_uri()
+    first = get(shelf, folders, source=url, ref="main")
+    for pack in folders.cache.glob("git/*.git/objects/pack/*.pack"):
+        pack.chmod(0o644)
+        os.truncate(pack, pack.stat().st_size // 2)
+    shutil.rmtree(folders.cache / "src")
+    with pytest.raises(MissingError) as caught:
+        get(shelf, folders, source=url, ref="main", offline=True)
+    assert "without --offline" in caught.value.remedy
+    assert get(shelf, folders, source=url, ref="main").tree == first.tree
+
+
+@pytest.mark.threat(
+    "faults",
+    "sources whose time is after that of what is made of them",
+    "checked-out files are of the year 2000, whatever the clock says",
+)
+def test_a_source_is_older_than_what_is_made_of_it(shelve: Shelve, folders: Folders) -> None:
+    tree = get(shelve(), folders)
+    times = {p.lstat().st_mtime for p in tree.path.rglob("*") if not p.is_dir()}
+    assert times == {946_684_800}

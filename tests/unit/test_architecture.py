@@ -19,6 +19,7 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 _ROOMS = (
     {"errors", "progress", "handover"},
     {"process", "files"},
+    {"rooms", "network"},
     {"packages", "archives"},
     {"catalog", "transport"},
     {"source", "toolchain"},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -85,6 +86,11 @@ def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.threat(
+    "faults",
+    "fsync fails while a file is written",
+    "the old file stays, nothing is left beside it, exit 8",
+)
 def test_write_whole_leaves_the_old_file_when_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +109,11 @@ def test_write_whole_leaves_the_old_file_when_it_fails(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.threat(
+    "faults",
+    "a file where a folder should be",
+    "exit 8 for a file, a folder, a lock",
+)
 def test_a_place_that_can_not_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     below = tmp_path / "file" / "x"
@@ -144,6 +155,11 @@ def test_whole_folder_can_flush_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("there", [False, True])
+@pytest.mark.threat(
+    "faults",
+    "an error, SIGINT or an exit while a folder is made",
+    "the old folder stays, nothing is left beside it",
+)
 def test_whole_folder_leaves_nothing_when_the_block_fails(
     tmp_path: Path, problem: type[BaseException], there: bool
 ) -> None:
@@ -164,6 +180,11 @@ def test_whole_folder_leaves_nothing_when_the_block_fails(
     )
 
 
+@pytest.mark.threat(
+    "faults",
+    "the second rename fails when a folder is replaced",
+    "the old folder is back, exit 8",
+)
 def test_whole_folder_keeps_the_old_one_when_the_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +234,11 @@ def holder(tmp_path: Path) -> Any:  # noqa: ANN401 - a Popen
         process.kill()
 
 
+@pytest.mark.threat(
+    "faults",
+    "a lock that another process holds",
+    "exit 3 that names the lock",
+)
 def test_a_held_lock_is_refused_after_the_wait(tmp_path: Path, holder: Any) -> None:  # noqa: ANN401
     with pytest.raises(MissingError, match="at work") as caught, locked(tmp_path / "lock", wait=0.05):
         pytest.fail("two hold one lock")
@@ -221,6 +247,11 @@ def test_a_held_lock_is_refused_after_the_wait(tmp_path: Path, holder: Any) -> N
 
 
 @pytest.mark.parametrize("how", ["leaves", "is killed"])
+@pytest.mark.threat(
+    "faults",
+    "the holder of a lock leaves or is killed",
+    "the next one has it at once",
+)
 def test_a_lock_is_free_when_its_holder_is_gone(tmp_path: Path, holder: Any, how: str) -> None:  # noqa: ANN401
     if how == "leaves":
         holder.stdin.close()
@@ -250,3 +281,46 @@ def test_a_lock_is_not_made_through_a_link(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with locked(tmp_path / "pipe", wait=5):
         pass
+
+
+# --- what a person can do ------------------------------------------------------------------------
+
+
+@pytest.mark.threat(
+    "faults",
+    "no room, no permission, a failing disk, a name that is too long: at home and elsewhere",
+    "a remedy that fits the fault, and the place: SPARKBUILD_HOME only for what lies there",
+)
+@pytest.mark.parametrize(
+    ("number", "first"),
+    [
+        (errno.ENOSPC, "free some disk space there"),
+        (errno.EDQUOT, "free some disk space there"),
+        (errno.EACCES, "make it writable for you"),
+        (errno.EROFS, "make it writable for you"),
+        (errno.EIO, "see to the disk or share"),
+        (errno.ESTALE, "see to the disk or share"),
+        (errno.ENAMETOOLONG, "give a shorter path"),
+        (errno.ENOTDIR, "see what is there"),
+    ],
+)
+def test_the_remedy_of_a_disk_fault(number: int, first: str, tmp_path: Path) -> None:
+    problem = OSError(number, os.strerror(number))
+    home = files.disk_error("cannot write", Folders.default().store / "x", problem)
+    assert home.remedy.startswith(first)
+    assert home.remedy.endswith("or point SPARKBUILD_HOME at a writable folder with room")
+    elsewhere = files.disk_error("cannot write", tmp_path / "builds", problem)
+    assert elsewhere.remedy.startswith(first)
+    assert elsewhere.remedy.endswith("or name another place")
+
+
+def test_a_folder_that_a_group_shares_stays_shared(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    with whole_folder(tmp_path / "toy" / "key"), locked(tmp_path / "toy" / "lock"):
+        pass
+    assert all(p.stat().st_mode & stat.S_IWGRP for p in (tmp_path / "toy").rglob("*"))
+    assert (tmp_path / "toy").stat().st_mode & stat.S_IWGRP
+    tmp_path.chmod(0o777)
+    with whole_folder(tmp_path / "mine" / "key"), locked(tmp_path / "mine" / "lock"):
+        pass
+    assert not any(p.stat().st_mode & stat.S_IWGRP for p in (tmp_path / "mine").rglob("*"))

@@ -138,6 +138,11 @@ def test_offline_takes_what_is_here_and_says_what_is_not(index: Index, folders: 
 
 
 @pytest.mark.parametrize("have", [1, 100_000, len(_DATA) - 1])
+@pytest.mark.threat(
+    "faults",
+    "a download that was cut, at several lengths",
+    "goes on from there and is checked by its hash",
+)
 def test_a_cut_download_goes_on(index: Index, folders: Folders, get: Get, have: int) -> None:
     leave_part(folders, _DATA[:have])
     assert get().read_bytes() == _DATA
@@ -156,6 +161,11 @@ def test_a_whole_part_needs_no_server(monkeypatch: pytest.MonkeyPatch, folders: 
     assert get().read_bytes() == _DATA
 
 
+@pytest.mark.threat(
+    "faults",
+    "a connection that breaks while downloading",
+    "exit 3 that says to run again; the part is kept",
+)
 def test_a_connection_that_is_cut_keeps_its_part(index: Index, folders: Folders, get: Get) -> None:
     index.cut_after = 200_000
     with pytest.raises(MissingError, match="was cut") as caught:

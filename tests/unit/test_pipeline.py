@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sparkbuild import build as building
 from sparkbuild import pipeline
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.errors import CompileError, UsageError
@@ -90,3 +91,33 @@ def test_a_backend_that_an_engine_lacks_is_an_error(folders: Folders, tmp_path: 
         pipeline.plan(Request(shipped.record.name, "host"), session)
     assert caught.value.where == f"{path}: targets"
     assert caught.value.remedy == "--backend cpu"
+
+
+@pytest.mark.parametrize("what", ["compilers", "CUDA toolkit", "CMake"])
+@pytest.mark.threat(
+    "faults",
+    "compilers, CUDA or CMake that are others after the build than the key says",
+    "exit 6 that names which; nothing stored, the mixed build folder is removed",
+)
+def test_tools_that_changed_meanwhile(
+    what: str, tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan("121")
+    made = msgspec.structs.replace(made, cmake=building.find_tools().cmake_version)
+    compilers, cuda = made.compilers, made.cuda
+    assert cuda
+    session = Session(Catalog((shipped_root(),)), folders, Silent())
+    request = Request("toy", "gb10")
+    monkeypatch.setattr(pipeline, "_found_tools", lambda *_: (compilers, cuda))
+    pipeline.check_tools(made, request, session, tmp_path)
+    if what == "compilers":
+        compilers = msgspec.structs.replace(compilers, digest="another")
+    elif what == "CMake":
+        made = msgspec.structs.replace(made, cmake="1.2.3")
+    else:
+        cuda = msgspec.structs.replace(cuda, digest="another")
+    (tmp_path / "build").mkdir()
+    with pytest.raises(CompileError, match=f"changed while this was built: {what};") as caught:
+        pipeline.check_tools(made, request, session, tmp_path / "build")
+    assert "begins anew" in caught.value.remedy
+    assert not (tmp_path / "build").exists()

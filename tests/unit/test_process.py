@@ -190,6 +190,11 @@ def test_leaving_a_stream_early_leaves_no_process(mark: str, tmp_path: Path, way
     assert gone(mark)
 
 
+@pytest.mark.threat(
+    "faults",
+    "a program that floods its output while it is ended",
+    "it ends, and nothing waits for it",
+)
 def test_a_child_that_floods_while_it_is_ended_does_not_block(tmp_path: Path, mark: str) -> None:
     code = f"trap 'yes | head -c 1000000; exit' TERM; echo go; while :; do sleep 0.05; done; sleep {mark}"
     with process.stream(["sh", "-c", code], env=process.clean_env(), cwd=tmp_path) as running:
@@ -219,6 +224,11 @@ def test_a_background_command_is_stopped_by_sigterm(mark: str) -> None:
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, ValueError])
+@pytest.mark.threat(
+    "faults",
+    "an interrupt or an error while a server runs in the background",
+    "the server and what it started end",
+)
 def test_leaving_the_block_ends_a_background_command(mark: str, how: type[BaseException]) -> None:
     def leave() -> None:
         with in_background(f"sleep {mark} & echo up; wait") as child:
@@ -230,6 +240,11 @@ def test_leaving_the_block_ends_a_background_command(mark: str, how: type[BaseEx
     assert gone(mark)
 
 
+@pytest.mark.threat(
+    "faults",
+    "a server that ignores SIGTERM",
+    "it is killed with what it started",
+)
 def test_a_background_command_that_ignores_sigterm_is_killed(
     mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +263,11 @@ def test_a_background_flood_neither_blocks_nor_fills_memory() -> None:
     assert len(child.output) == process._LIMIT
 
 
+@pytest.mark.threat(
+    "faults",
+    "a program that leaves a flooding child in a session of its own",
+    "nobody waits for it, and it ends",
+)
 def test_an_orphan_that_floods_does_not_hold_the_block(mark: str) -> None:
     with in_background(f"setsid yes {mark} & echo up") as child:
         until_it_says(child, "up")

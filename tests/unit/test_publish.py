@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def test_other_bytes_under_the_same_key_are_refused(put: Put, tmp_path: Path) ->
     assert everything(root) == before
 
 
+@pytest.mark.threat(
+    "faults",
+    "a published tool that was cut short, published again",
+    "exit 8 that names it and the folder to remove",
+)
 def test_what_was_published_and_is_damaged_is_said(put: Put, tmp_path: Path) -> None:
     found, root = put(), tmp_path / "builds"
     place = Path(publish(found, str(root), With(), Silent()).place)
@@ -138,6 +144,11 @@ def test_what_was_published_and_is_damaged_is_said(put: Put, tmp_path: Path) -> 
         publish(found, str(root), With(), Silent())
 
 
+@pytest.mark.threat(
+    "faults",
+    "two publishers into one folder at once",
+    "the index names the artifacts of both",
+)
 def test_two_publishers_at_once_lose_nothing(put: Put, tmp_path: Path) -> None:
     root = tmp_path / "builds"
     found = [put(f"key {n}") for n in range(8)]
@@ -157,6 +168,11 @@ def test_two_publishers_at_once_lose_nothing(put: Put, tmp_path: Path) -> None:
     assert failed(root) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of publish",
+    "what the index names is whole; the next publish leaves nothing behind",
+)
 def test_a_publisher_killed_at_any_step_leaves_nothing_half_made(put: Put, tmp_path: Path) -> None:
     old, new = put("old"), put("new")
     root = tmp_path / "builds"
@@ -358,6 +374,11 @@ def test_a_manifest_that_is_not_ours_is_not_signed(put: Put, tmp_path: Path, key
     assert list(place.glob("*.sig")) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "what a killed run left in a published artifact",
+    "cleared away by the next publish",
+)
 def test_what_a_killed_run_left_in_a_published_folder_goes(put: Put, tmp_path: Path) -> None:
     found, root = put(), tmp_path / "builds"
     place = Path(publish(found, str(root), With(), Silent()).place)
@@ -436,3 +457,68 @@ def test_only_what_is_signed_by_who_counts_is_taken_in(put: Put, key: Path, tmp_
     assert (
         take_in(str(tmp_path / "signed.tar.zst"), other, asked, Silent()).manifest.key == put().manifest.key
     )
+
+
+def as_another(action: Callable[[], object], group: int) -> str:
+    """Run something as another user of a group; return what it was refused, or nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "a bug"
+        try:
+            os.setgroups([group])
+            os.setgid(group)
+            os.setuid(65534)
+            os.umask(0o022)
+            action()
+            said = ""
+        except StoreError as problem:
+            said = f"{problem.what}; {problem.remedy}"
+        finally:
+            os.write(writing, said.encode())
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        return pipe.read()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become two users")
+@pytest.mark.threat(
+    "faults",
+    "two users and one folder to publish to, shared by their group (setgid) or not",
+    "the other may publish, index and list where the group may write; elsewhere exit 8 that says what to do",
+)
+def test_two_users_of_one_share(template: Stored, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own is closed to others
+        os.chmod(place, 0o755)  # noqa: PTH101, S103 - others are what this is about
+        shelf, group = Path(place), 54321
+        mine = Folders(shelf / "c1", shelf / "s1", shelf / "d1")
+        first, second = (put_in(template, name, mine) for name in ("first", "second"))
+        for path in (shelf / "s1", *(shelf / "s1").rglob("*")):
+            os.chown(path, 65534, group, follow_symlinks=False)
+        share, closed = shelf / "share", shelf / "closed"
+        for root in (share, closed):
+            root.mkdir()
+            os.chown(root, 0, group)
+        share.chmod(0o2775)
+        for root in (share, closed):
+            publish(first, str(root), With(), Silent(), remember=False)
+        publish(second, str(tmp_path / "warm"), With(), Silent(), remember=False)  # imports all it needs
+        assert as_another(lambda: publish(second, str(share), With(), Silent(), remember=False), group) == ""
+        assert {a.manifest.key for a in artifacts(share)} == {first.manifest.key, second.manifest.key}
+        assert failed(share) == []
+        said = as_another(lambda: publish(second, str(closed), With(), Silent(), remember=False), group)
+        assert "Permission denied" in said
+        assert "make it writable for you, or name another place" in said
+        assert [a.manifest.key for a in artifacts(closed)] == [first.manifest.key]
+
+
+def put_in(template: Stored, name: str, folders: Folders) -> Stored:
+    """Store an artifact as a build does."""
+    key = sha256_bytes(name.encode())
+    manifest = msgspec.structs.replace(template.manifest, key=key)
+    with store.reserved("toy", key, folders), store.adding("toy", key, folders) as temp:
+        shutil.copytree(template.path / "bin", temp / "bin")
+        store.finish(temp, manifest)
+    return Stored(store.folder("toy", key, folders), manifest)

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sparkbuild import rooms
 from sparkbuild.artifact import index, store, use
-from sparkbuild.artifact.gc import Doomed, collect_garbage, plan_gc
+from sparkbuild.artifact.gc import TAKEN, Doomed, collect_garbage, plan_gc
 from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.files import Folders
 from sparkbuild.handover import read_index
@@ -160,6 +161,11 @@ def test_what_is_loaded_stays(four: dict[str, Path], folders: Folders) -> None:
     assert keys(plan_gc(folders, keep=0)) == "abcd"
 
 
+@pytest.mark.threat(
+    "faults",
+    "gc while a builder holds an artifact",
+    "left alone",
+)
 def test_what_a_builder_holds_stays(four: dict[str, Path], folders: Folders) -> None:
     half = four["b"].with_name(f".{four['b'].name}.abcdefgh")
     half.mkdir()
@@ -170,6 +176,11 @@ def test_what_a_builder_holds_stays(four: dict[str, Path], folders: Folders) -> 
     assert [d.path for d in collect_garbage(folders)] == [half]
 
 
+@pytest.mark.threat(
+    "faults",
+    "an artifact taken into use or published after gc has planned",
+    "left alone",
+)
 def test_what_becomes_needed_after_the_plan_stays(
     four: dict[str, Path], folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,16 +218,27 @@ def test_debris_goes_and_nothing_else(four: dict[str, Path], folders: Folders) -
     assert left(folders) == "abcd"
 
 
-def test_what_an_import_left_goes_after_a_day(folders: Folders) -> None:
-    rooms = [folders.store / f".taken-{name}" for name in ("now", "long-ago")]
-    for room in rooms:
-        room.mkdir(parents=True)
-    os.utime(rooms[1], (1e9, 1e9))
-    assert [d.path for d in collect_garbage(folders)] == [rooms[1]]
-    assert sorted(folders.store.glob(".taken-*")) == [rooms[0]]
-    assert sorted(folders.store.glob("..*")) == []
+@pytest.mark.threat(
+    "faults",
+    "gc while an import is at work, and after one that was killed",
+    "the one is left alone, the other's room goes",
+)
+def test_what_an_import_left_goes_and_one_at_work_stays(folders: Folders) -> None:
+    near = folders.store / TAKEN
+    (folders.store / f".{TAKEN}.left").mkdir(parents=True)
+    with rooms.held(folders.store / f".{TAKEN}.left"), rooms.room(near) as mine:
+        assert plan_gc(folders) == ()
+        assert len(rooms.left(near)) == 2
+        assert mine in rooms.left(near)
+    assert [d.path for d in collect_garbage(folders)] == [folders.store / f".{TAKEN}.left"]
+    assert rooms.left(near) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "a builder killed between the two renames of a replacement",
+    "gc brings the artifact back",
+)
 def test_an_artifact_that_was_being_replaced_comes_back(four: dict[str, Path], folders: Folders) -> None:
     """Its builder was killed between the two renames: the old one out of the way, the new one in."""
     old = four["a"].with_name(f".{four['a'].name}.abcdefgh.old")
@@ -237,6 +259,11 @@ def test_links_in_an_artifact_are_not_followed(
     assert (tmp_path / "mine/file").exists()
 
 
+@pytest.mark.threat(
+    "faults",
+    "gc of an artifact that can not be read",
+    "left to a person",
+)
 def test_a_damaged_artifact_is_left_to_a_person(four: dict[str, Path], folders: Folders) -> None:
     os.truncate(four["a"] / "manifest.json", 10)
     assert keys(collect_garbage(folders, keep=0)) == "bcd"
@@ -258,6 +285,11 @@ def test_what_the_disk_refuses_is_an_error(
     assert hidden(folders) == []
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of gc",
+    "what is listed is whole; what is in use stays; the next gc ends the work",
+)
 def test_a_collection_killed_at_every_step(four: dict[str, Path], folders: Folders, tmp_path: Path) -> None:
     use.use(store.pick("toy@b", folders), folders)
     shutil.copytree(folders.store, tmp_path / "filled", symlinks=True)
@@ -279,6 +311,11 @@ def test_a_collection_killed_at_every_step(four: dict[str, Path], folders: Folde
     assert step > 20
 
 
+@pytest.mark.threat(
+    "faults",
+    "three gc at once",
+    "each artifact goes once and none that is kept",
+)
 def test_two_who_collect_at_once(folders: Folders) -> None:
     for number in range(30):
         stored(f"{number:02x}", folders, number)

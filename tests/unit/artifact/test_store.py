@@ -76,6 +76,11 @@ def test_a_folder_without_a_manifest_is_no_artifact(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "another's manifest", "broken manifest"])
+@pytest.mark.threat(
+    "faults",
+    "a stored artifact that is cut, gone or of another manifest",
+    "exit 8 that names the folder to remove",
+)
 def test_a_damaged_artifact_is_an_error_that_says_what_to_do(folders: Folders, damage: str) -> None:
     manifest = manifest_of()
     path = put(folders, manifest)
@@ -214,6 +219,11 @@ def test_no_sidecar_without_an_artifact(folders: Folders) -> None:
     assert not path.exists()
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of writing a verdict",
+    "the old or the new verdict, whole",
+)
 def test_a_sidecar_killed_at_every_step(folders: Folders) -> None:
     manifest = another("abc")
     found = store.Stored(put(folders, manifest), manifest)

@@ -87,6 +87,11 @@ def test_the_store_can_be_moved(folders: Folders, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "other bytes", "gone", "no manifest", "no folder"])
+@pytest.mark.threat(
+    "faults",
+    "use of an artifact that is cut, changed or gone",
+    "exit 8; what is in use stays",
+)
 def test_a_damaged_artifact_is_refused(folders: Folders, damage: str) -> None:
     a, b = stored("a", folders), stored("b", folders)
     use.use(b, folders)
@@ -139,6 +144,11 @@ def test_what_runs_is_not_touched(folders: Folders) -> None:
     assert cat.returncode == 0
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of use",
+    "the old or the new one is in use, at every moment",
+)
 def test_use_killed_at_every_step(folders: Folders) -> None:
     a, b, c = (stored(k, folders) for k in "abc")
     for step in itertools.count():
@@ -157,6 +167,11 @@ def test_use_killed_at_every_step(folders: Folders) -> None:
     assert step > 5
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of the first use",
+    "nothing or the new one is in use",
+)
 def test_the_first_use_killed_at_every_step(folders: Folders) -> None:
     a = stored("a", folders)
     for step in itertools.count():
@@ -171,6 +186,11 @@ def test_the_first_use_killed_at_every_step(folders: Folders) -> None:
             break
 
 
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL at each step of use --back",
+    "the one or the other is in use, and there is a way back",
+)
 def test_back_killed_at_every_step(folders: Folders) -> None:
     a, b = stored("a", folders), stored("b", folders)
     for step in itertools.count():

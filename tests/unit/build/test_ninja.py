@@ -132,14 +132,25 @@ def test_known_causes_are_named_with_what_mends_them(
     assert isinstance(caught.value, ExhaustedError) == ("disk" in cause)
 
 
-_KILLED = "g++: fatal error: Killed signal terminated program cc1plus"
-_KILLED_ONCE = f"test -e killed || {{ touch killed; echo '{_KILLED}'; exit 1; }}"
+_NO_MEMORY = [
+    "g++: fatal error: Killed signal terminated program cc1plus",
+    "nvcc error   : cicc died due to signal 9 (Kill signal)",
+    "collect2: fatal error: ld terminated with signal 9 [Killed]",
+    "cc1plus: out of memory allocating 65536 bytes after a total of 1048576 bytes",
+    "terminate called after throwing an instance of std::bad_alloc",
+]
 
 
+@pytest.mark.threat(
+    "faults",
+    "a compiler's own words for want of memory: GCC, nvcc, the linker",
+    "the build goes on with half the jobs and says so",
+)
+@pytest.mark.parametrize("said", _NO_MEMORY)
 def test_a_kill_for_memory_is_tried_again_with_half_the_jobs(
-    tools: dict[str, Path], where: Path, told: Told
+    tools: dict[str, Path], where: Path, told: Told, said: str
 ) -> None:
-    write(where, a="true", b=_KILLED_ONCE)
+    write(where, a="true", b=f"test -e killed || {{ touch killed; echo '{said}'; exit 1; }}")
     assert set(build(tools, where, told, jobs=4).steps) == {"a", "b"}
     assert told.notes == [
         "a compiler was killed for want of memory; going on with 2 jobs instead of 4",
@@ -147,6 +158,11 @@ def test_a_kill_for_memory_is_tried_again_with_half_the_jobs(
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.threat(
+    "faults",
+    "a step that SIGKILL ends every time",
+    "tried once more with fewer jobs, then exit 6",
+)
 def test_a_kill_for_memory_is_tried_again_only_once(
     tools: dict[str, Path], where: Path, told: Told, jobs: int
 ) -> None:
@@ -156,6 +172,19 @@ def test_a_kill_for_memory_is_tried_again_only_once(
     assert caught.value.exit_code == 6
     assert caught.value.remedy == "run again with fewer --jobs"
     assert (where / "tries").read_text() == "x\n" * min(jobs, 2)
+
+
+@pytest.mark.threat(
+    "faults",
+    "ninja itself killed for want of memory",
+    "tried once more with half the jobs, then exit 6 that advises fewer --jobs",
+)
+def test_a_ninja_that_is_killed(tools: dict[str, Path], where: Path, told: Told) -> None:
+    write(where, a="echo x >> tries; kill -KILL $$PPID")
+    with pytest.raises(CompileError, match="ninja was killed, most likely for want of memory") as caught:
+        build(tools, where, told, jobs=4)
+    assert caught.value.remedy == "run again with fewer --jobs"
+    assert "going on with 2 jobs instead of 4" in told.notes[0]
 
 
 def test_a_failure_of_ninja_itself_shows_the_log(tools: dict[str, Path], where: Path, told: Told) -> None:

@@ -16,7 +16,7 @@ import click
 import pytest
 
 import sparkbuild
-from sparkbuild import __version__
+from sparkbuild import __version__, process
 from sparkbuild.artifact import store
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.cli.main import cli, run
@@ -166,6 +166,11 @@ def test_a_bug_is_exit_code_101_with_a_log(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.threat(
+    "faults",
+    "SIGINT, SIGTERM, SIGHUP while a command runs",
+    "exit 130, one line, no traceback",
+)
 def test_a_signal_is_exit_code_130(number: signal.Signals) -> None:
     code = (
         "import os, signal, sys\n"
@@ -300,3 +305,19 @@ def test_no_escape_codes_in_a_pipe(words: list[str], stored: store.Stored) -> No
     done = call(*words, TERM="xterm-256color")
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.threat(
+    "faults",
+    "a tool that vanishes or fails where nobody foresaw it",
+    "exit 3 that names it and what it said; no traceback, no bug's log",
+)
+def test_a_tool_that_fails_unforeseen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "entries", lambda _: process.run(["sh", "-c", "echo its words >&2; exit 9"]))
+    assert run(["list", "--json"]) == 3
+    error = document(capsys)["error"]
+    assert error["what"] == "a tool failed: sh: exit code 9"
+    assert "its words" in error["output"]
+    assert "doctor" in error["remedy"]

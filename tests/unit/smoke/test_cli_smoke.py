@@ -71,7 +71,12 @@ def test_the_stores_artifact_keeps_the_report(place: Path, capsys: pytest.Captur
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.threat(
+    "faults",
+    "SIGINT, SIGTERM, SIGKILL while a server is smoke-tested",
+    "the server ends",
+)
 def test_an_interrupt_leaves_nothing_behind(place: Path, number: int, tmp_path: Path) -> None:
     toys.server(place / "bin", before=f"open({str(tmp_path / 'up')!r}, 'w'); time.sleep(1000)")
     words = [sys.executable, "-m", "sparkbuild", "smoke", str(toys.artifact(place)), "--json"]

@@ -165,3 +165,29 @@ def test_no_compiler_at_all_names_the_package(
     with pytest.raises(MissingError) as caught:
         find_compilers(native(), folders)
     assert caught.value.remedy.startswith("apt-get install g++ ")
+
+
+@pytest.mark.threat(
+    "faults",
+    "an upgrade that points a compiler's link at another version; both stay installed",
+    "what is remembered of the one is not believed of the other: another digest, so another key",
+)
+def test_a_link_that_leads_to_another_compiler_is_another_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: Folders
+) -> None:
+    shown = tmp_path / "bin"
+    shown.mkdir()
+    for name in ("gcc", "g++"):
+        for version in ("1", "2"):
+            script = tmp_path / f"{name}-{version}"
+            script.write_text(f'#!/bin/sh\n# version {version}\nexec {shutil.which(name)} "$@"\n')
+            script.chmod(0o755)
+        (shown / name).symlink_to(tmp_path / f"{name}-1")
+    monkeypatch.setenv("PATH", f"{shown}:{os.environ['PATH']}")
+    host = toolchain_of(processor="host", cpu_arch="", proofs=())
+    before = find_compilers(host, folders)
+    assert find_compilers(host, folders) == before
+    for name in ("gcc", "g++"):
+        (shown / name).unlink()
+        (shown / name).symlink_to(tmp_path / f"{name}-2")
+    assert find_compilers(host, folders).digest != before.digest

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-import hashlib
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from sparkbuild import process
 from sparkbuild.catalog import Catalog, shipped_root
-from sparkbuild.catalog.records import Cuda, CudaWheels, Refusal, Wheel
+from sparkbuild.catalog.records import Cuda, CudaWheels, Refusal
 from sparkbuild.errors import MissingError, UsageError
 from sparkbuild.files import Folders
-from sparkbuild.packages import Pin
 from sparkbuild.progress import Silent
 from sparkbuild.toolchain import CudaToolkit, find_cuda, preflight
 from sparkbuild.toolchain.cuda import gpu_arch, nvcc_version, refusal
 from sparkbuild.toolchain.preflight import gencode
 from tests.conftest import Script, compilers_of, cuda_of, digest, toolchain_of
+from tests.wheels import toolkit_wheels
 
 _SHIPPED = Catalog((shipped_root(),)).toolchains()
 
@@ -84,51 +82,12 @@ def test_an_absent_nvcc_has_no_version(tmp_path: Path) -> None:
 
 # --- assembled from wheels -----------------------------------------------------------------------
 
-_CUDA_H = """
-CUresult CUDAAPI cuInit(unsigned int Flags);
-CUresult CUDAAPI cuMemAlloc(CUdeviceptr *dptr, size_t bytesize);
-#define cuMemAlloc cuMemAlloc_v2
-#define cuMemcpy __CUDA_API_PTDS(cuMemcpy)
-"""
-_BUILD = {
-    "bin/nvcc": "#!/bin/sh\n",
-    "nvvm/bin/cicc": "#!/bin/sh\n",
-    "include/fatbinary_section.h": "/* section */",
-    "include/unwanted.h": "",
-}
-_TARGET = {
-    "include/cuda.h": _CUDA_H,
-    "include/cuda_runtime.h": "",
-    "lib/libcudart.so.13": "lib",
-    "lib/cmake/x.cmake": "",
-}
-
-
-def wheel(folders: Folders, part: str, machine: str, files: dict[str, str]) -> Wheel:
-    """Return a wheel that is in the cache already."""
-    path = folders.cache / f"{part}-{machine}.whl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as pack:
-        for name, text in files.items():
-            info = zipfile.ZipInfo(f"nvidia/cu13/{name}")
-            info.external_attr = 0o100755 << 16
-            pack.writestr(info, text)
-        pack.writestr("x-1.dist-info/METADATA", "")
-    data = path.read_bytes()
-    pin = Pin(project="x", file=path.name, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    cached = folders.cache / "downloads" / pin.sha256[:16] / pin.file
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(cached)
-    return Wheel(part, machine, pin)  # type: ignore[arg-type]
-
 
 @pytest.fixture
 def assembled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaToolkit:
     monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)  # this machine may have one
     folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")  # no space in a path
-    rows = [wheel(folders, "build", m, _BUILD) for m in ("aarch64", "x86_64")]
-    rows += [wheel(folders, "target", m, _TARGET) for m in ("aarch64", "x86_64")]
-    wheels = CudaWheels(1, "13.0", "13.0.88", "580", tuple(rows))
+    wheels = toolkit_wheels(folders)
     gcc = Path(shutil.which("gcc") or "gcc")
     return find_cuda(toolchain_of(), wheels, compilers_of(cc=gcc), folders, offline=True, progress=Silent())
 
@@ -139,6 +98,7 @@ def test_wheels_become_a_toolkit(assembled: CudaToolkit) -> None:
     assert target == root / "targets/sbsa-linux"
     names = {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
     assert names == {
+        ".sparkbuild-sum",
         "bin/nvcc",
         "nvvm/bin/cicc",
         "targets/sbsa-linux/include/fatbinary_section.h",

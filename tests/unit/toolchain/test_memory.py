@@ -58,6 +58,11 @@ def test_another_question_has_another_answer(look: Look) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"{}", b'{"found": 1, "stamps": {}}', b"\xff"])
+@pytest.mark.threat(
+    "faults",
+    "a memory of compilers that is empty, cut, of another form or no text",
+    "the compilers are asked again",
+)
 def test_a_damaged_memory_is_no_memory(look: Look, tmp_path: Path, damage: bytes) -> None:
     look()
     (memory,) = (tmp_path / "cache" / "machine").iterdir()

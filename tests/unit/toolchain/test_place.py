@@ -88,6 +88,11 @@ class TestCopy:
         assert list(room.iterdir()) == []
         assert room.stat().st_mode & 0o7777 == 0o1777
 
+    @pytest.mark.threat(
+        "faults",
+        "a copied source that a killed build left at its place",
+        "removed before the next copy",
+    )
     def test_what_a_killed_build_left_is_removed(self, tree: Path, room: Path) -> None:
         (room / "source" / "old").mkdir(parents=True)
         with placed(tree, Isolation(), Silent()):

@@ -412,6 +412,11 @@ registry.push(Path(sys.argv[1]), sys.argv[2])
 
 
 @needs_registry
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL while a push is half way",
+    "the registry shows no artifact; the next push ends well",
+)
 def test_a_push_that_was_killed_half_way_leaves_nothing_and_can_be_repeated(
     running: Running, artifact: Path, tmp_path: Path
 ) -> None:
