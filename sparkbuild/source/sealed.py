@@ -84,8 +84,8 @@ def ask(
     from git.cmd import Git  # noqa: PLC0415 - 0.2 s, which only who needs git pays
 
     command, sealed = _command(arguments, {"GIT_DIR": str(gitdir), **(env or {})}, config or {})
-    runner = Git(str(cwd) if cwd else None)
-    child = _process(runner.execute(command, env=sealed, as_process=True, **_OWN_GROUP))
+    running = Git(str(cwd) if cwd else None).execute(command, env=sealed, as_process=True, **_OWN_GROUP)
+    child = _process(running)
     with process.ended(child):
         out, err = (str(said, "utf-8", "surrogateescape") for said in child.communicate())
     if child.returncode != 0:
@@ -117,10 +117,11 @@ def tell(
     told = _listener(progress)
     running = Git().execute(command, env=sealed, as_process=True, with_stdout=False, **_OWN_GROUP)
     child, hear, said = _process(running), told.new_message_handler(), 0
+    words: Any = child.stderr
     # Not GitPython's reader: a server's words may be no UTF-8, and have no end.
     with (
         process.ended(child, read=False),
-        io.TextIOWrapper(child.stderr, "utf-8", "backslashreplace") as lines,
+        io.TextIOWrapper(words, "utf-8", "backslashreplace") as lines,
     ):
         while line := lines.readline(_MOST):
             hear(line)
