@@ -103,7 +103,7 @@ def restore(place: Path, kept: Path) -> Callable[[], None]:
 # --- sources and tools ---
 
 
-@every_fault
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGINT, errno.EIO])
 @pytest.mark.threat("faults", "each fault at each step of: fetch, check out, patch", _PROMISED)
 def test_checkout(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKBUILD_ALLOW_FILE_GIT", "1")
