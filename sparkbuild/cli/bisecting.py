@@ -15,6 +15,7 @@ from sparkbuild.cli.options import (
     sandbox_option,
     session_of,
 )
+from sparkbuild.cli.say import say
 from sparkbuild.errors import FindingError
 
 
@@ -50,7 +51,7 @@ def bisect(
     asked = bisecting.Asked(request_of(engine, options), good, bad, command)
     with progress() as shown:
         found = bisecting.bisect(
-            asked, session_of(catalogs, shown), lambda text: click.echo(text, err=True, nl=False)
+            asked, session_of(catalogs, shown), lambda text: say(text, err=True, nl=False)
         )
     render_bisect.bisection(found, as_json=as_json)
     if found.first_bad is None:

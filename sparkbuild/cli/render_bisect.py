@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from sparkbuild.cli.progress import duration
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from sparkbuild.bisect import Bisection
@@ -16,18 +15,16 @@ if TYPE_CHECKING:
 
 def bisection(found: Bisection, *, as_json: bool) -> None:
     """Show which commit is the first bad one, or among which it is."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
     if as_json:
         document("bisect", bisection=found)
         return
     if found.first_bad:
-        click.secho(f"the first bad commit is {_line(found.first_bad)}", bold=True)
+        say(f"the first bad commit is {_line(found.first_bad)}", bold=True)
     else:
-        click.secho("the first bad commit is one of these:", bold=True)
+        say("the first bad commit is one of these:", bold=True)
         for commit in found.candidates:
-            click.echo(f"  {_line(commit)}")
-    click.echo()
+            say(f"  {_line(commit)}")
+    say()
     rows = [
         (
             t.commit.id[:12],
@@ -36,7 +33,7 @@ def bisection(found: Bisection, *, as_json: bool) -> None:
             "" if t.exit_code is None else t.exit_code,
             duration(t.seconds),
             t.commit.subject,
-            printable(t.why, "\n"),
+            t.why,
         )
         for t in found.tried
     ]
@@ -44,7 +41,7 @@ def bisection(found: Bisection, *, as_json: bool) -> None:
     built = sum(t.fresh for t in found.tried)
     title = f"{len(found.tried)} of {found.between + 1} commits tried, {built} built for it"
     table(title, heads, rows)
-    click.echo(f"\nlook further: {found.diff}")
+    say(f"\nlook further: {found.diff}")
 
 
 def _line(commit: Commit) -> str:

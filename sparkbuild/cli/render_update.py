@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
 from sparkbuild.cli.render import document, table
+from sparkbuild.cli.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,18 +22,18 @@ def update(found: Update, *, as_json: bool) -> None:
         return
     old, new = found.old, found.new
     if found.verdict == "nothing to do":
-        click.echo(f"{found.engine}: {found.ref} is the pin already, {old.commit}, build {old.build_number}")
+        say(f"{found.engine}: {found.ref} is the pin already, {old.commit}, build {old.build_number}")
         return
     title = (
         f"{found.engine}: {old.commit[:12]} (build {old.build_number}) -> "
         f"{new.commit[:12]} (build {new.build_number})"
     )
-    table(title, ("", ""), [(a, _plain(b)) for a, b in _rows(found.changes)] if found.changes else ())
+    table(title, ("", ""), _rows(found.changes) if found.changes else ())
     for note in found.notes:
-        click.echo(f"  note: {_plain(note)}")
+        say(f"  note: {note}")
     if found.verdict == "provable":
         done = f"written to {found.recipe}" if found.written else "not written: --dry-run"
-        click.secho(f"\nnothing gets lost; {done}", fg="green")
+        say(f"\nnothing gets lost; {done}", fg="green")
 
 
 def _rows(changes: Changes) -> list[tuple[str, str]]:
@@ -65,10 +65,3 @@ def _backend(tried: Tried) -> list[tuple[str, str]]:
 
 def _names(names: Sequence[str]) -> str:
     return f"{len(names)}: {', '.join(names)}" if names else "none"
-
-
-def _plain(text: str) -> str:
-    """Return a source's text without what could steer a terminal."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    return printable(text, "\n")

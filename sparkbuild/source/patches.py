@@ -67,7 +67,7 @@ def fittings(paths: Sequence[Path], tree: Path, room: Path) -> tuple[Fitting, ..
     for path in paths:
         names = touched(path)
         _check_paths(path, tree, names)
-        for name in names:
+        for name in (str(n) for name in names for n in (name, *PurePosixPath(name).parents)):
             if name not in copied and (tree / name).is_file():
                 (room / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(tree / name, room / name)

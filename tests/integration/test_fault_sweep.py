@@ -1,4 +1,4 @@
-"""Each stage killed, interrupted and failed at each thing that it does to the disk, in a real process.
+"""Each stage killed, interrupted and failed at what it does to the disk (--full: at each), in a real process.
 
 Whatever happens and whenever: an exit code that is no bug's, nothing half made under a name that counts,
 nothing lost that was there, and the next run comes to the end and leaves nothing behind.
@@ -103,8 +103,10 @@ def restore(place: Path, kept: Path) -> Callable[[], None]:
 # --- sources and tools ---
 
 
-@every_fault
-@pytest.mark.threat("faults", "each fault at each step of: fetch, check out, patch", _PROMISED)
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGINT, errno.EIO])
+@pytest.mark.threat(
+    "faults", "SIGKILL, SIGINT, disk failing, at steps all over: fetch, check out, patch", _PROMISED
+)
 def test_checkout(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKBUILD_ALLOW_FILE_GIT", "1")
     toy = Toy(tmp_path / "toy").publish()
@@ -163,7 +165,11 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pin]:
 
 
 @every_fault
-@pytest.mark.threat("faults", "each fault at each step of: download a wheel or sdist", _PROMISED)
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: download a wheel or sdist",
+    _PROMISED,
+)
 def test_download(fault: Fault, files: Pin, folders: Folders) -> None:
     def run() -> Path:
         return obtain(files, folders, offline=False, progress=Silent())
@@ -179,7 +185,11 @@ def test_download(fault: Fault, files: Pin, folders: Folders) -> None:
 
 
 @every_fault
-@pytest.mark.threat("faults", "each fault at each step of: unpack wheels, assemble CUDA", _PROMISED)
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: unpack wheels, assemble CUDA",
+    _PROMISED,
+)
 def test_assembly(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparkbuild.toolchain.cuda.installed_roots", list)  # this machine may have one
     folders = Folders(tmp_path / "cache", tmp_path / "store", tmp_path / "config")
@@ -234,7 +244,11 @@ def whole(root: Path) -> set[str]:
 
 @every_fault
 @pytest.mark.parametrize("there", [False, True], ids=["new", "again"])
-@pytest.mark.threat("faults", "each fault at each step of: store an artifact", _PROMISED)
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: store an artifact",
+    _PROMISED,
+)
 def test_store(fault: Fault, there: bool, template: Stored, folders: Folders, tmp_path: Path) -> None:
     old = put(template, "old", folders).manifest.key
     new = put(template, "new", folders)
@@ -257,7 +271,11 @@ def test_store(fault: Fault, there: bool, template: Stored, folders: Folders, tm
 
 @every_fault
 @pytest.mark.parametrize("there", [False, True], ids=["new", "again"])
-@pytest.mark.threat("faults", "each fault at each step of: publish to a folder", _PROMISED)
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: publish to a folder",
+    _PROMISED,
+)
 def test_publish(fault: Fault, there: bool, template: Stored, folders: Folders, tmp_path: Path) -> None:
     old, new = put(template, "old", folders), put(template, "new", folders)
     root, kept = tmp_path / "builds", tmp_path / "kept"
@@ -278,7 +296,11 @@ def test_publish(fault: Fault, there: bool, template: Stored, folders: Folders, 
 
 
 @every_fault
-@pytest.mark.threat("faults", "each fault at each step of: export to a file", _PROMISED)
+@pytest.mark.threat(
+    "faults",
+    "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: export to a file",
+    _PROMISED,
+)
 def test_export(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
     found, place = put(template, "x", folders), tmp_path / "out"
     path = place / "toy.tar.zst"
@@ -303,7 +325,9 @@ def test_export(fault: Fault, template: Stored, folders: Folders, tmp_path: Path
 
 @every_fault
 @pytest.mark.parametrize("way", ["archive", "folder"])
-@pytest.mark.threat("faults", "each fault at each step of: import", _PROMISED)
+@pytest.mark.threat(
+    "faults", "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: import", _PROMISED
+)
 def test_import(fault: Fault, way: str, template: Stored, folders: Folders, tmp_path: Path) -> None:
     other = Folders(tmp_path / "c", tmp_path / "other store", tmp_path / "d")
     given = put(template, "x", folders)
@@ -326,7 +350,9 @@ def test_import(fault: Fault, way: str, template: Stored, folders: Folders, tmp_
 
 
 @every_fault
-@pytest.mark.threat("faults", "each fault at each step of: use", _PROMISED)
+@pytest.mark.threat(
+    "faults", "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: use", _PROMISED
+)
 def test_use(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
     one, two = put(template, "one", folders), put(template, "two", folders)
     use.use(one, folders)
@@ -343,7 +369,9 @@ def test_use(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -
 
 
 @every_fault
-@pytest.mark.threat("faults", "each fault at each step of: gc", _PROMISED)
+@pytest.mark.threat(
+    "faults", "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: gc", _PROMISED
+)
 def test_gc(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
     kept = put(template, "kept", folders)
     use.use(kept, folders)

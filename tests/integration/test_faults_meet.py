@@ -18,12 +18,12 @@ from tests.integration.conftest import Built
 from tests.integration.engine import Box, Done, Toy, Wrapped, argv, build_words, file_hashes
 from tests.integration.gates import Gate, assert_all_free, at_the_gate, family, wait_for
 
-_ENDS = [signal.SIGTERM, signal.SIGKILL]
+_ENDS = [pytest.param(signal.SIGTERM, marks=pytest.mark.full), signal.SIGKILL]
 _AGAIN = "no process left, every lock free, nothing stored; the next run ends well"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, *_ENDS])
-@pytest.mark.threat("faults", "SIGINT, SIGTERM, SIGKILL while git fetches from a host that is silent", _AGAIN)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.threat("faults", "SIGTERM, SIGKILL while git fetches from a host that is silent", _AGAIN)
 def test_signal_while_fetching(
     number: signal.Signals, built: Built, box: Box, gate: Gate, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.errors import CompileError, UsageError
 from sparkbuild.files import Folders
 from sparkbuild.inspection.runtime import VersionReport
-from sparkbuild.pipeline import Request, Session, check_version, parse_definitions
+from sparkbuild.pipeline import Request, Session, Tools, check_version, parse_definitions
 from sparkbuild.planning import Plan, make_plan
 from sparkbuild.progress import Silent
 from tests.conftest import cuda_of, inputs_of, source_of
@@ -108,7 +108,7 @@ def test_tools_that_changed_meanwhile(
     assert cuda
     session = Session(Catalog((shipped_root(),)), folders, Silent())
     request = Request("toy", "gb10")
-    monkeypatch.setattr(pipeline, "_found_tools", lambda *_: (compilers, cuda))
+    monkeypatch.setattr(pipeline, "find_tools", lambda *_: Tools(compilers, cuda))
     pipeline.check_tools(made, request, session, tmp_path)
     if what == "compilers":
         compilers = msgspec.structs.replace(compilers, digest="another")
