@@ -67,16 +67,24 @@ def fittings(paths: Sequence[Path], tree: Path, room: Path) -> tuple[Fitting, ..
     for path in paths:
         names = touched(path)
         _check_paths(path, tree, names)
-        for name in (str(n) for name in names for n in (name, *PurePosixPath(name).parents)):
-            if name not in copied and (tree / name).is_file():
-                (room / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(tree / name, room / name)
-        copied.update(names)
-        fit, said = _fit(path, room)
+        for part in {str(p) for name in names for p in (name, *PurePosixPath(name).parents)} - copied:
+            if (tree / part).is_file():
+                (room / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(tree / part, room / part)
+            copied.add(part)
+        found.append(_tried(path, room))
+    return tuple(found)
+
+
+def _tried(path: Path, room: Path) -> Fitting:
+    """Apply a patch where it fits, and return how it does; git refuses some that pass its ``--check``."""
+    fit, said = _fit(path, room)
+    try:
         if fit == "applies":
             _git(path, cwd=room)
-        found.append(Fitting(path.name, fit, said))
-    return tuple(found)
+    except GitFailedError as failure:
+        fit, said = "does not apply", str(failure).strip()
+    return Fitting(path.name, fit, said)
 
 
 def _fit(path: Path, tree: Path) -> tuple[Fit, str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from sparkbuild.cli.main import recipes
 from tests.integration.engine import NETWORK, Box, Toy, git, source_words
 
 _ROOT = Path(__file__).parents[2]
@@ -152,7 +151,6 @@ def test_a_build_that_fails_says_so_with_its_own_code(ci: Ci) -> None:
     assert "unknown engine 'tyo'" in done.stderr
 
 
-@pytest.mark.skipif("update" not in recipes.commands, reason="this sparkbuild has no recipes update")
 class TestNightly:
     """The toy's newest commit against the pinned one; its CPU build alone, which needs no download."""
 
