@@ -13,14 +13,12 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import MissingError, StoreError
+from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, from_json, to_json, write_whole
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
 from sparkbuild.toolchain.sandbox import View
-
-_PATIENCE = 3600.0  # seconds to remove a build folder
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -100,21 +98,6 @@ def environment(plan: Plan, work: Path) -> dict[str, str]:
 def build_dir(plan: Plan, folders: Folders) -> Path:
     """Return the folder in which a plan is built; the same plan goes on in the same folder."""
     return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
-
-
-def clear(folder: Path) -> None:
-    """Remove a folder that anybody may have filled, however deep it goes. Raises StoreError.
-
-    Python's own rmtree calls itself for each level.
-    """
-    done = process.run(["rm", "-rf", "--", folder], check=False, timeout=_PATIENCE)
-    if os.path.lexists(folder):
-        said = done.errors.strip().splitlines()
-        raise StoreError(
-            f"{folder.name} can not be removed: {said[0] if said else process.reason(done.returncode)}",
-            where=str(folder),
-            remedy=f"chmod -R u+rwX {folder} and rm -r {folder}",
-        )
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, StoreError
 
 _SYSTEM = Path("/usr")
 _ROOT_LINKS = (
@@ -29,6 +29,7 @@ _ROOT_LINKS = (
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/os-release", "/etc/debian_version")
 _CPUS = "/sys/devices/system/cpu"
 _IN_MEMORY = ("/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
+_PATIENCE = 3600.0  # seconds to remove a folder
 _NOBODY = 1000  # who root is in there: any number but its own
 
 
@@ -93,6 +94,24 @@ def check() -> None:
         raise MissingError(
             f"no sandbox is possible here: {why}", where="bwrap, as docs/sandbox.md says", remedy=REMEDY
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that anybody may have filled, however deep it goes. Raises StoreError.
+
+    Python's own rmtree calls itself for each level, and its TemporaryDirectory follows links when it
+    changes modes (CVE-2023-6597). chmod -R follows none.
+    """
+    for words in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        done = process.run([*words, "--", folder], check=False, timeout=_PATIENCE)
+        if not os.path.lexists(folder):
+            return
+    said = done.errors.strip().splitlines()
+    raise StoreError(
+        f"{folder.name} can not be removed: {said[0] if said else process.reason(done.returncode)}",
+        where=str(folder),
+        remedy=f"look whose it is; then rm -r {folder}",
+    )
 
 
 REMEDY = (

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sparkbuild import build as building
-from sparkbuild.errors import StoreError
 from sparkbuild.files import Folders
 from sparkbuild.planning import make_plan
 from sparkbuild.process import run
@@ -67,30 +65,3 @@ def test_the_callers_umask_comes_back() -> None:
         assert os.umask(0o077) == 0o077
     finally:
         os.umask(before)
-
-
-@pytest.mark.threat(
-    "sandbox", "a build folder of ten thousand levels, with links that lead out", "removed alone"
-)
-def test_any_build_folder_can_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "kept").touch()
-    folder = tmp_path / "build"
-    folder.mkdir()
-    (folder / "link").symlink_to(tmp_path / "mine")
-    deep = "import os\nfor _ in range(10_000):\n    os.mkdir('d')\n    os.chdir('d')\n"
-    run([sys.executable, "-c", deep], cwd=folder)
-    building.clear(folder)
-    assert not folder.exists()
-    assert (tmp_path / "mine" / "kept").exists()
-    building.clear(folder)
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason="root removes all")
-def test_a_build_folder_that_can_not_be_removed_is_an_error(tmp_path: Path) -> None:
-    locked = tmp_path / "build" / "locked"
-    (locked / "x").mkdir(parents=True)
-    locked.chmod(0)
-    with pytest.raises(StoreError, match="can not be removed"):
-        building.clear(tmp_path / "build")
-    locked.chmod(0o700)
