@@ -30,6 +30,10 @@ _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/os-release", "/etc/d
 _CPUS = "/sys/devices/system/cpu"
 _IN_MEMORY = ("/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
 _PATIENCE = 3600.0  # seconds to remove a folder
+# A sandbox of root's owns the devices: it could change the modes of the host's, so they are read-only there.
+_GUARD_EACH = "mount --bind /dev/$d /dev/$d && mount -o remount,bind,ro /dev/$d"
+_GUARD_ALL = f'for d in null zero full random urandom tty; do {_GUARD_EACH} || exit; done; exec "$@"'
+_GUARD = ("unshare", "--mount", "sh", "-c", _GUARD_ALL, "sh")
 _NOBODY = 1000  # who root is in there: any number but its own
 
 
@@ -69,7 +73,13 @@ def enter(view: View, *, user: int | None = None, more: tuple[str, ...] = ()) ->
     for folder in view.writes:
         words += ["--bind", str(folder), str(folder)]
     # Root's number alone, without a capability, is enough to write to the kernel's settings in /proc/sys.
-    return (*words, *more, "--remount-ro", "/proc", "--remount-ro", "/", "--")
+    return (*_guard(), *words, *more, "--remount-ro", "/proc", "--remount-ro", "/", "--")
+
+
+@functools.cache
+def _guard() -> tuple[str, ...]:
+    """Return the words that guard the devices' modes; none where root may not mount, as in a container."""
+    return () if os.getuid() or tried(_GUARD) else _GUARD
 
 
 @functools.cache

@@ -172,6 +172,15 @@ class TestReach:
             os.kill(pid, 9)
         assert left
 
+    @pytest.mark.skipif(not ROOT, reason="the devices belong to root")
+    @pytest.mark.threat("sandbox", "change the mode of /dev/full as root", "refused")
+    def test_devices(self, work: Path) -> None:
+        if sandbox.tried(sandbox._GUARD):
+            pytest.skip("root may not mount here")
+        change = ["chmod", "0666", "/dev/full"]  # as it is
+        process.run(change)
+        assert process.run([*enter(View((), (work,))), *change], check=False).returncode == 1
+
     @pytest.mark.threat("sandbox", "mount, in namespaces of its own", "refused")
     def test_mount(self, evil: Path, work: Path) -> None:
         assert [tries(evil, "mount", "/usr", w) for w in (None, work)] == [True, False]
@@ -189,7 +198,7 @@ class TestReach:
 @pytest.mark.threat("sandbox", "a kernel that gives no user namespaces", "exit code 3 and the remedy")
 def test_a_kernel_that_refuses(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = script("bwrap", 'echo "bwrap: setting up uid map: Permission denied" >&2; exit 1')
-    monkeypatch.setattr(process, "SYSTEM_PATH", str(fake.parent))
+    monkeypatch.setattr(process, "SYSTEM_PATH", f"{fake.parent}:{process.SYSTEM_PATH}")
     monkeypatch.setattr(sandbox, "why_not", sandbox.why_not.__wrapped__)
     with pytest.raises(MissingError, match="setting up uid map: Permission denied") as caught:
         sandbox.check()
