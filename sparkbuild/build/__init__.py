@@ -183,8 +183,9 @@ def isolated(plan: Plan, around: Surroundings, where: Path, tools: Tools) -> Iso
         return around.isolation
     prefixes = {c.resolve().parent.parent for c in (plan.compilers.cc, plan.compilers.cxx)}
     prefixes |= {plan.cuda.root} if plan.cuda else set()
-    private = (where, Path(os.path.expanduser("~")))  # noqa: PTH111 - Path raises for a user without a home
-    if bad := [p for p in prefixes if any(folder.is_relative_to(p) for folder in private)]:
+    # Path raises for a user without a home. Keyrings and the store are below .local/share.
+    private = {os.path.realpath(f) for f in (where, os.path.expanduser("~/.local/share"))}  # noqa: PTH111
+    if bad := [p for p in prefixes if any(Path(f).is_relative_to(p.resolve()) for f in private)]:
         raise MissingError(
             f"a compiler is installed in {bad[0]}, which the sandbox would have to show",
             where=str(plan.compilers.cc),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 
 from sparkbuild import build as building
+from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders
 from sparkbuild.planning import make_plan
 from sparkbuild.process import run
@@ -65,3 +67,22 @@ def test_the_callers_umask_comes_back() -> None:
         assert os.umask(0o077) == 0o077
     finally:
         os.umask(before)
+
+
+@pytest.mark.threat(
+    "sandbox", "a compiler in ~/.local, or in a home behind a link", "refused: it would be shown"
+)
+@pytest.mark.parametrize("prefix", [".", ".local", ".local/share"])
+def test_a_compiler_beside_what_is_private(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    made = make_plan(inputs_of())
+    around, tools = building.Surroundings(sandbox=True), building.find_tools()
+    for folder, refused in ((prefix, True), ("gcc-14", False)):
+        cc = tmp_path / "home" / folder / "bin" / "gcc"
+        plan = msgspec.structs.replace(made, compilers=msgspec.structs.replace(made.compilers, cc=cc, cxx=cc))
+        with pytest.raises(MissingError, match="would have to show") if refused else contextlib.nullcontext():
+            building.isolated(plan, around, tmp_path / "cache", tools)
