@@ -28,7 +28,7 @@ _HEAD = "refs/sparkbuild/HEAD"
 _ATTRIBUTES = "* -text -eol -crlf -ident -filter -working-tree-encoding\n"
 _NO_NETWORK = re.compile(
     r"could not resolve|failed to connect|couldn't connect|connection (refused|reset|timed out)|timed? ?out"
-    r"|network is unreachable|no route to host|operation too slow|tunnel failed|proxy|error: 50[234]"
+    r"|network is unreachable|no route to host|operation too slow|tunnel failed|proxy|error: (429|5\d\d)"
     r"|early eof|unexpected disconnect|hung up|recv failure|gnutls|ssl",
     re.IGNORECASE,
 )
