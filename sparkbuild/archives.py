@@ -18,7 +18,8 @@ from typing import BinaryIO, Self
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import DEEPEST, DISK_FAULTS, disk_error, too_deep
+from sparkbuild.files import DISK_FAULTS, disk_error
+from sparkbuild.trees import DEEPEST, too_deep
 
 _BLOCK = 1 << 20
 _MAX_MEMBERS = 100_000

@@ -19,7 +19,7 @@ import filelock
 import msgspec
 import platformdirs
 
-from sparkbuild.errors import CompileError, MissingError, SourceError, StoreError, UsageError
+from sparkbuild.errors import CompileError, MissingError, StoreError, UsageError
 
 T = TypeVar("T")
 # CMake splits lists at ";"; quotes, backslashes, "|" and control characters break the files it
@@ -35,7 +35,6 @@ NAME_FAULTS = {
     errno.ELOOP,
 }  # of a path that a person gave; in an archive they are its own
 _MOST = 256 << 20  # bytes of a file that somebody else wrote
-DEEPEST = 100  # levels of folders; the deepest engine has ten
 _FULL = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -134,56 +133,6 @@ def inside(folder: Path, name: str | Path) -> Path | None:
         return real if real.is_relative_to(os.path.realpath(folder)) and real.is_file() else None
     except (OSError, ValueError):  # a name that is too long, or none
         return None
-
-
-def git_tree(root: Path, *, level: int = 0) -> str:
-    """Return the git tree id (40 hex digits) that ``git write-tree`` would give this folder.
-
-    Everything in it counts, ignored or not, but for what is named ``.git`` at any depth. The format
-    is git's own (Pro Git, "Git Objects"); empty folders, sockets, pipes and devices do not exist for
-    git, and neither do they here. Raises SourceError for folders in folders without end.
-    """
-    if level > DEEPEST:
-        raise too_deep(root)
-    entries: list[tuple[bytes, bytes, bytes]] = []
-    for path in root.iterdir():
-        name = os.fsencode(path.name)
-        if name == b".git":
-            continue
-        if path.is_symlink():
-            link = os.readlink(path)  # noqa: PTH115 - as a Path it would lose "./" and "//"
-            entries.append((name, b"120000", _blob(os.fsencode(link))))
-        elif path.is_dir():
-            if (tree := git_tree(path, level=level + 1)) != _EMPTY_TREE:
-                entries.append((name + b"/", b"40000", bytes.fromhex(tree)))
-        elif path.is_file():
-            mode = b"100755" if path.stat().st_mode & stat.S_IXUSR else b"100644"
-            entries.append((name, mode, _blob_of(path)))
-    body = b"".join(mode + b" " + name.rstrip(b"/") + b"\0" + oid for name, mode, oid in sorted(entries))
-    return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
-
-
-_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-
-
-def _blob(data: bytes) -> bytes:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
-
-
-def _blob_of(path: Path) -> bytes:
-    """Return a file's blob id, read in blocks: a model may lie beside the source."""
-    with path.open("rb") as file:
-        begun = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
-        return hashlib.file_digest(file, lambda: begun).digest()
-
-
-def too_deep(path: Path) -> SourceError:
-    """Return the error for folders that are nested too deep: what works on them calls itself."""
-    return SourceError(
-        f"folders are nested more than {DEEPEST} deep",
-        where=str(path)[:200],
-        remedy="it is damaged or hostile; do not use it",
-    )
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -167,7 +167,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
     where = building.build_dir(made, folders)
     with locked(where.with_name(f"{where.name}.lock")):
         if request.rebuild or request.sandbox:  # else ninja would find nothing to do, or what a stranger left
-            building.clear(where)
+            sandbox.clear(where)
         if made.cuda:
             arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
@@ -254,7 +254,7 @@ def check_tools(made: Plan, request: Request, session: Session, where: Path) -> 
         "CMake": (made.cmake, building.find_tools().cmake_version),
     }
     if changed := [name for name, (before, after) in now.items() if before != after]:
-        building.clear(where)
+        sandbox.clear(where)
         raise CompileError(
             f"changed while this was built: {', '.join(changed)}; it is of two makes and is not stored",
             where=str(where),

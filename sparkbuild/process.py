@@ -172,7 +172,11 @@ def running(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) ->
             if child.stdin is not None:
                 child.stdin.close()
             reader.start()  # after the fork, which threads would endanger
-            yield Running(child, kept, reader)
+            try:
+                yield Running(child, kept, reader)
+            finally:
+                end(child)
+                _kill_session(child.pid)
     finally:
         over.set()
         if reader.ident is not None:
@@ -287,9 +291,9 @@ def ended(child: Child, *, read: bool = True) -> Iterator[None]:
 
 
 def _kill_session(leader: int) -> None:
-    """Kill what is left of a session: ninja gives every compiler a process group of its own.
+    """Kill what is left of a session: ninja and timeout(1) give a command a process group of its own.
 
-    It ends them itself when it is asked to, unless one of them does not listen.
+    They end it themselves when they are asked to, unless it does not listen.
     """
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -39,6 +39,7 @@ from sparkbuild.reproduction.records import (
 )
 from sparkbuild.reproduction.variations import VARIATIONS, vary
 from sparkbuild.toolchain.place import placed
+from sparkbuild.toolchain.sandbox import clear
 
 _PATIENCE = 3600.0  # seconds for one compile or link
 _NO_CAUSE = "no cause: the build folder of the original is not here, or the same files are in it"
@@ -246,7 +247,7 @@ def _elsewhere(manifest: Manifest, session: Session) -> Iterator[Session]:
     """
     cache = session.folders.cache / "reproduce" / f"{manifest.engine.name}-{manifest.key[:12]}"
     with locked(cache.with_name(f"{cache.name}.lock")):
-        building.clear(cache)
+        clear(cache)
         cache.mkdir(parents=True)
         for part in _SHARED:
             (session.folders.cache / part).mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def _rebuild(
     level, files = judge(files, manifest, verdicts)
     cause = None
     if same:
-        building.clear(cache)
+        clear(cache)
     elif recorded.ours:
         cause = _cause(original, made, built, around, there)
     return Rebuild(

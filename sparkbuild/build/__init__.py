@@ -15,14 +15,12 @@ from sparkbuild import process
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.build.leftover import drop_damaged
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import MissingError, StoreError
+from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, keep, kept
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
 from sparkbuild.toolchain.sandbox import View
-
-_PATIENCE = 3600.0  # seconds to remove a build folder
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -115,21 +113,6 @@ def build_dir(plan: Plan, folders: Folders) -> Path:
     return folders.cache / "build" / f"{plan.engine}-{plan.arch}-{plan.backend}-{plan.key[:12]}"
 
 
-def clear(folder: Path) -> None:
-    """Remove a folder that anybody may have filled, however deep it goes. Raises StoreError.
-
-    Python's own rmtree calls itself for each level.
-    """
-    done = process.run(["rm", "-rf", "--", folder], check=False, timeout=_PATIENCE)
-    if os.path.lexists(folder):
-        said = done.errors.strip().splitlines()
-        raise StoreError(
-            f"{folder.name} can not be removed: {said[0] if said else process.reason(done.returncode)}",
-            where=str(folder),
-            remedy=f"chmod -R u+rwX {folder} and rm -r {folder}",
-        )
-
-
 class Ready(msgspec.Struct, frozen=True):
     """What a configure step is run with; the source is at its place for as long as this is held."""
 
@@ -215,8 +198,9 @@ def isolated(plan: Plan, around: Surroundings, where: Path, tools: Tools) -> Iso
         return around.isolation
     prefixes = {c.resolve().parent.parent for c in (plan.compilers.cc, plan.compilers.cxx)}
     prefixes |= {plan.cuda.root} if plan.cuda else set()
-    private = (where, Path(os.path.expanduser("~")))  # noqa: PTH111 - Path raises for a user without a home
-    if bad := [p for p in prefixes if any(folder.is_relative_to(p) for folder in private)]:
+    # Path raises for a user without a home. Keyrings and the store are below .local/share.
+    private = {os.path.realpath(f) for f in (where, os.path.expanduser("~/.local/share"))}  # noqa: PTH111
+    if bad := [p for p in prefixes if any(Path(f).is_relative_to(p.resolve()) for f in private)]:
         raise MissingError(
             f"a compiler is installed in {bad[0]}, which the sandbox would have to show",
             where=str(plan.compilers.cc),

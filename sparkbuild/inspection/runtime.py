@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild import process
+from sparkbuild.errors import StoreError
 from sparkbuild.toolchain import sandbox
 
 _TIMEOUT = 120.0
@@ -163,14 +164,16 @@ def _alone(
 ) -> Iterator[tuple[list[process.Word], dict[str, str], Path]]:
     """Give command line, environment and home of a program; at the end all that has this home is ended."""
     path = ":".join(str(p) for p in libraries)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        ours = process.clean_env(HOME=home, TMPDIR=home)
-        env = {**environment, **ours} | ({"LD_LIBRARY_PATH": path} if path else {})
-        try:
-            # qemu itself must not load the target's libraries.
-            yield [*_with_env(launcher, env), *command], ours if launcher else env, Path(home)
-        finally:
-            process.end_marked(f"HOME={home}\0")
+    home = tempfile.mkdtemp()
+    ours = process.clean_env(HOME=home, TMPDIR=home)
+    env = {**environment, **ours} | ({"LD_LIBRARY_PATH": path} if path else {})
+    try:
+        # qemu itself must not load the target's libraries.
+        yield [*_with_env(launcher, env), *command], ours if launcher else env, Path(home)
+    finally:
+        process.end_marked(f"HOME={home}\0")
+        with contextlib.suppress(StoreError):
+            sandbox.clear(Path(home))
 
 
 def outcome(machine: str, code: int, output: str, errors: str) -> Run:

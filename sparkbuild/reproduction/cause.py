@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -60,7 +62,8 @@ def find_cause(
     if output is None:
         return None
     command = command_of(output)
-    found = kinds(before / output, after / output)
+    pair = before / output, after / output
+    found, detail = kinds(*pair), _detail(*pair)  # before the command runs: it may put anything there
     return Cause(
         output=output,
         command=command,
@@ -68,7 +71,7 @@ def find_cause(
         samples=tuple(sample for _, sample in found),
         replay=_replay(command, after / output, run) if command and run else "not run",
         cure=_cure(output, (kind for kind, _ in found)),
-        detail=_detail(before / output, after / output),
+        detail=detail,
     )
 
 
@@ -92,7 +95,9 @@ def _replay(command: str, output: Path, run: Callable[[str], object]) -> Replay:
     """Return whether a command makes the same file twice.
 
     The file itself is moved aside meanwhile, and what else the command leaves beside it is removed.
+    The command is the source's own: a link that it puts in place of the file or its folder is not followed.
     """
+    output = output.resolve()
     aside, made = output.with_name(f"{output.name}.aside"), []
     there = set(output.parent.iterdir())
     try:
@@ -101,16 +106,30 @@ def _replay(command: str, output: Path, run: Callable[[str], object]) -> Replay:
             time.sleep(pause)
             output.unlink(missing_ok=True)
             run(command)
+            if not _is_itself(output):
+                return "not run"
             made.append(sha256_file(output))
     except (process.ProcessError, OSError):
         return "not run"
     finally:
-        if aside.exists():
-            aside.replace(output)
-        for left in set(output.parent.iterdir()) - there:
-            if not left.is_dir():
-                left.unlink()  # as the dependency file, which ninja would have read and removed
+        with contextlib.suppress(OSError):  # no folder any more, or one in place of the file
+            _put_back(aside, output, there)
     return "the same each time" if made[0] == made[1] else "differs each time"
+
+
+def _put_back(aside: Path, output: Path, there: set[Path]) -> None:
+    if not _is_itself(output.parent):
+        return
+    if aside.exists():
+        aside.replace(output)
+    for left in set(output.parent.iterdir()) - there:
+        if not left.is_dir():
+            left.unlink()  # as the dependency file, which ninja would have read and removed
+
+
+def _is_itself(path: Path) -> bool:
+    """Return whether a resolved path still leads to a plain file or a folder without any link."""
+    return os.path.realpath(path) == str(path) and (path.is_file() or path.is_dir())
 
 
 def _cure(output: str, found: Iterable[Kind]) -> str:

@@ -18,7 +18,6 @@ from sparkbuild.errors import MissingError, SourceError, UsageError
 from sparkbuild.files import (
     Folders,
     disk_error,
-    git_tree,
     keep,
     kept,
     locked,
@@ -27,11 +26,14 @@ from sparkbuild.files import (
 from sparkbuild.packages import obtain
 from sparkbuild.progress import Progress
 from sparkbuild.rooms import room
-from sparkbuild.source import local, patches, repository
+from sparkbuild.source import local, patches
 from sparkbuild.source.local import Found
+from sparkbuild.source.mirror import mirror_of, mirror_path
 from sparkbuild.source.names import check_ref, check_url, redact
 from sparkbuild.source.options import Declared, scan
 from sparkbuild.source.records import Origin, Patch, SourceTree
+from sparkbuild.source.repository import Repository, RepositoryError
+from sparkbuild.trees import git_tree
 
 Asked = Literal["auto", "git", "sdist"]
 _LONG_AGO = 946_684_800  # seconds since 1970: the year 2000, which no clock that goes back falls behind
@@ -168,10 +170,10 @@ def _from_git(job: Job, location: str, url: str, ref: str) -> SourceTree:
     """Return the tree of a commit in the shared mirror of a URL; a damaged mirror is made anew, once."""
     try:
         return _from_mirror(job, location, url, ref)
-    except repository.RepositoryError as problem:
-        gitdir = repository.mirror_path(job.folders.cache, url)
+    except RepositoryError as problem:
+        gitdir = mirror_path(job.folders.cache, url)
         with locked(gitdir.with_suffix(".lock")):
-            if not gitdir.exists() or repository.Repository(gitdir, url).is_sound():
+            if not gitdir.exists() or Repository(gitdir, url).is_sound():
                 raise
             if job.offline:
                 raise MissingError(
@@ -185,9 +187,9 @@ def _from_git(job: Job, location: str, url: str, ref: str) -> SourceTree:
 
 
 def _from_mirror(job: Job, location: str, url: str, ref: str) -> SourceTree:
-    lock = repository.mirror_path(job.folders.cache, url).with_suffix(".lock")
+    lock = mirror_path(job.folders.cache, url).with_suffix(".lock")
     with locked(lock):
-        mirror = repository.mirror(job.folders.cache, url)
+        mirror = mirror_of(job.folders.cache, url)
         commit, notes = mirror.find(ref, offline=job.offline, progress=job.progress)
         origin = mirror.origin(ref, commit, location)
     pin = job.recipe.git

@@ -13,8 +13,9 @@ from sparkbuild.catalog.records import Recipe, Shelf
 from sparkbuild.errors import SourceError, UsageError
 from sparkbuild.files import Folders, locked
 from sparkbuild.progress import Progress
-from sparkbuild.source import local, repository, sealed
+from sparkbuild.source import local, sealed
 from sparkbuild.source.checkout import scratch_folder
+from sparkbuild.source.mirror import mirror_of, mirror_path
 from sparkbuild.source.names import check_ref, check_url
 from sparkbuild.source.records import Origin
 from sparkbuild.source.repository import Repository
@@ -71,8 +72,8 @@ def opened(
             yield lent, tuple(_here(lent, ref) for ref in refs)
         return
     url = check_url(source or shelf.record.git.url)
-    with locked(repository.mirror_path(folders.cache, url).with_suffix(".lock")):
-        mirror = repository.mirror(folders.cache, url)
+    with locked(mirror_path(folders.cache, url).with_suffix(".lock")):
+        mirror = mirror_of(folders.cache, url)
         found = [mirror.find(ref, offline=offline, progress=progress) for ref in refs]
     for note in (note for _, notes in found for note in notes):
         progress.note(note)

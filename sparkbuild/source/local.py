@@ -18,11 +18,12 @@ import msgspec
 
 from sparkbuild.archives import extract
 from sparkbuild.errors import SourceError, UsageError
-from sparkbuild.files import git_tree
 from sparkbuild.handover import plain_bytes
+from sparkbuild.source.mirror import create
 from sparkbuild.source.names import legible
 from sparkbuild.source.records import Origin
-from sparkbuild.source.repository import Repository, create
+from sparkbuild.source.repository import Repository
+from sparkbuild.trees import git_tree
 
 Write = Callable[[Path], None]
 Found = tuple[Origin, Write]

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import difflib
 import re
-import shutil
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +13,20 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild.errors import SourceError
-from sparkbuild.files import DEEPEST, git_tree, sha256_bytes, too_deep, whole_folder
 from sparkbuild.network import dial
 from sparkbuild.progress import Progress
 from sparkbuild.source import sealed
 from sparkbuild.source.names import COMMIT, legible, redact
 from sparkbuild.source.records import Origin
 from sparkbuild.source.sealed import GitFailedError, OutOfReachError
+from sparkbuild.trees import DEEPEST, git_tree, too_deep
 
 _HEAD = "refs/sparkbuild/HEAD"
 # Highest in precedence, so that no .gitattributes of the engine can change a byte.
-_ATTRIBUTES = "* -text -eol -crlf -ident -filter -working-tree-encoding\n"
+ATTRIBUTES = "* -text -eol -crlf -ident -filter -working-tree-encoding\n"
 _NO_NETWORK = re.compile(
     r"could not resolve|failed to connect|couldn't connect|connection (refused|reset|timed out)|timed? ?out"
-    r"|network is unreachable|no route to host|operation too slow|tunnel failed|proxy|error: 50[234]"
+    r"|network is unreachable|no route to host|operation too slow|tunnel failed|proxy|error: (429|5\d\d)"
     r"|early eof|unexpected disconnect|hung up|recv failure|gnutls|ssl",
     re.IGNORECASE,
 )
@@ -291,7 +290,7 @@ class Repository(msgspec.Struct, frozen=True):
     def is_sound(self) -> bool:
         """Return whether the mirror is as it was made and git finds no fault in it; reads all of it."""
         attributes = self.gitdir / "info" / "attributes"
-        if not attributes.is_file() or attributes.read_bytes() != _ATTRIBUTES.encode():
+        if not attributes.is_file() or attributes.read_bytes() != ATTRIBUTES.encode():
             return False
         if self._look("config", "--get", "core.bare") != "true":
             return False
@@ -306,33 +305,3 @@ class Repository(msgspec.Struct, frozen=True):
 
 def _unreachable(said: str) -> bool:
     return bool(_NO_NETWORK.search(re.sub("'[^']*'", "", said)))  # a URL's own words do not count
-
-
-def mirror(cache: Path, url: str) -> Repository:
-    """Return the shared mirror of a URL, made empty where there is none. Call it under ``mirror_lock``."""
-    gitdir = mirror_path(cache, url)
-    if not gitdir.exists():
-        create(gitdir)
-    for stale in [
-        *gitdir.glob("*.lock"),
-        *(gitdir / "refs").rglob("*.lock"),
-        *gitdir.glob("objects/pack/tmp_*"),
-    ]:
-        stale.unlink(missing_ok=True)  # of a git that was killed; our own lock says that none is at work
-    return Repository(gitdir, url)
-
-
-def mirror_path(cache: Path, url: str) -> Path:
-    """Return where the mirror of a URL lies; credentials make no difference."""
-    bare = redact(url)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", bare.rstrip("/").rpartition("/")[2].removesuffix(".git")) or "x"
-    return cache / "git" / f"{name}-{sha256_bytes(bare.encode())[:12]}.git"
-
-
-def create(gitdir: Path) -> None:
-    """Make an empty bare repository, without hooks or templates."""
-    with whole_folder(gitdir) as temp:
-        sealed.ask(["init", "--quiet", "--bare", "--template=", "--initial-branch=main"], gitdir=temp)
-        (temp / "info").mkdir(exist_ok=True)
-        (temp / "info" / "attributes").write_text(_ATTRIBUTES)
-        shutil.rmtree(temp / "hooks", ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, StoreError
 
 _SYSTEM = Path("/usr")
 _ROOT_LINKS = (
@@ -29,6 +29,11 @@ _ROOT_LINKS = (
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/os-release", "/etc/debian_version")
 _CPUS = "/sys/devices/system/cpu"
 _IN_MEMORY = ("/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
+_PATIENCE = 3600.0  # seconds to remove a folder
+# A sandbox of root's owns the devices: it could change the modes of the host's, so they are read-only there.
+_GUARD_EACH = "mount --bind /dev/$d /dev/$d && mount -o remount,bind,ro /dev/$d"
+_GUARD_ALL = f'for d in null zero full random urandom tty; do {_GUARD_EACH} || exit; done; exec "$@"'
+_GUARD = ("unshare", "--mount", "sh", "-c", _GUARD_ALL, "sh")
 _NOBODY = 1000  # who root is in there: any number but its own
 
 
@@ -68,7 +73,13 @@ def enter(view: View, *, user: int | None = None, more: tuple[str, ...] = ()) ->
     for folder in view.writes:
         words += ["--bind", str(folder), str(folder)]
     # Root's number alone, without a capability, is enough to write to the kernel's settings in /proc/sys.
-    return (*words, *more, "--remount-ro", "/proc", "--remount-ro", "/", "--")
+    return (*_guard(), *words, *more, "--remount-ro", "/proc", "--remount-ro", "/", "--")
+
+
+@functools.cache
+def _guard() -> tuple[str, ...]:
+    """Return the words that guard the devices' modes; none where root may not mount, as in a container."""
+    return () if os.getuid() or tried(_GUARD) else _GUARD
 
 
 @functools.cache
@@ -93,6 +104,24 @@ def check() -> None:
         raise MissingError(
             f"no sandbox is possible here: {why}", where="bwrap, as docs/sandbox.md says", remedy=REMEDY
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that anybody may have filled, however deep it goes. Raises StoreError.
+
+    Python's own rmtree calls itself for each level, and its TemporaryDirectory follows links when it
+    changes modes (CVE-2023-6597). chmod -R follows none.
+    """
+    for words in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        done = process.run([*words, "--", folder], check=False, timeout=_PATIENCE)
+        if not os.path.lexists(folder):
+            return
+    said = done.errors.strip().splitlines()
+    raise StoreError(
+        f"{folder.name} can not be removed: {said[0] if said else process.reason(done.returncode)}",
+        where=str(folder),
+        remedy=f"look whose it is; then rm -r {folder}",
+    )
 
 
 REMEDY = (

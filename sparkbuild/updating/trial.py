@@ -16,6 +16,7 @@ from sparkbuild.files import locked
 from sparkbuild.pipeline import Session
 from sparkbuild.planning import Plan
 from sparkbuild.source import declared
+from sparkbuild.toolchain.sandbox import clear
 from sparkbuild.updating.records import Problem
 from sparkbuild.verification import Journey, Seen, follow
 
@@ -39,11 +40,11 @@ def try_plan(made: Plan, recipe: Recipe, session: Session, *, sandbox: bool = Fa
     """Configure a plan in a folder of its own and judge it; the folder stays when something is wrong."""
     where = session.folders.cache / "update" / f"{made.engine}-{made.backend}-{made.key[:12]}"
     with locked(where.with_name(f"{where.name}.lock")):
-        building.clear(where)  # what an earlier run left is the source's own word, too
+        clear(where)  # what an earlier run left is the source's own word, too
         ran = building.configure_only(made, where, session.progress, sandbox=sandbox)
         found = _judged(made, recipe, ran, session)
         if not (found.problems or found.lost):
-            building.clear(where)
+            clear(where)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sparkbuild.source.repository import create, mirror_path
+from sparkbuild.source.mirror import create, mirror_path
 from tests.integration.conftest import Built, seeded
 from tests.integration.engine import Box, Done, Toy, git
 

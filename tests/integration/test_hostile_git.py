@@ -27,7 +27,8 @@ from sparkbuild.cli.progress import progress
 from sparkbuild.errors import SourceError, SparkbuildError, UsageError
 from sparkbuild.files import Folders
 from sparkbuild.source import SourceTree, checkout, declared_options, intact
-from sparkbuild.source.repository import Repository, create
+from sparkbuild.source.mirror import create
+from sparkbuild.source.repository import Repository
 from tests.conftest import Told, recipe_of
 
 _FILES = {"CMakeLists.txt": "project(x)\n", "sub/file.c": "int x;\n"}

@@ -22,10 +22,11 @@ import pytest
 
 from sparkbuild.catalog.records import GitSource, Recipe, SdistSource, Shelf, State
 from sparkbuild.errors import MissingError, SourceError, SparkbuildError, UsageError
-from sparkbuild.files import Folders, git_tree
+from sparkbuild.files import Folders
 from sparkbuild.packages import Pin
 from sparkbuild.source import SourceTree, checkout, declared_options, intact, local, reads_variable
 from sparkbuild.source.repository import Repository
+from sparkbuild.trees import git_tree
 
 _FILES = {
     "CMakeLists.txt": b'option(FAST "be fast" ON)\nif (NOT DEFINED NUMBER)\nendif()\n',
@@ -545,6 +546,7 @@ def test_an_sdist_with_another_tree_is_refused(shelve: Shelve, folders: Folders,
         ("fatal: unable to access 'https://h/x/': Operation too slow. Less than 1 bytes/sec", True),
         ("error: RPC failed; curl 56 GnuTLS recv error (-54)\nfatal: early EOF", True),
         ("fatal: unable to access 'https://h/x/': The requested URL returned error: 503", True),
+        ("fatal: unable to access 'https://h/x/': The requested URL returned error: 429", True),
         ("fatal: unable to access 'https://h/x/': The requested URL returned error: 403", False),
         ("fatal: repository 'https://h/openssl-proxy.git/' not found", False),
         ("fatal: couldn't find remote ref refs/heads/x", False),

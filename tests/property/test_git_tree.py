@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkbuild.files import git_tree
+from sparkbuild.trees import git_tree
 
 # Names that git refuses are left out: those it takes for .git on some file system, with core.protectHFS
 # and core.protectNTFS off only ".git" itself is.

@@ -18,7 +18,7 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 # Each room may import from the rooms above it and from itself.
 _ROOMS = (
     {"errors", "progress", "handover"},
-    {"process", "files"},
+    {"process", "files", "trees"},
     {"rooms", "network"},
     {"packages", "archives"},
     {"catalog", "transport"},

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sparkbuild.bisect import Verdict, choose, judge, search, trials_left
 from sparkbuild.errors import SourceError
 from sparkbuild.source.history import candidates, common, describe
-from sparkbuild.source.repository import Repository, create
+from sparkbuild.source.mirror import create
+from sparkbuild.source.repository import Repository
 
 Parents = list[list[int]]  # of each commit, by number; a commit's parents come before it
 

@@ -15,7 +15,8 @@ import pytest
 
 from sparkbuild import files
 from sparkbuild.errors import MissingError, StoreError
-from sparkbuild.files import Folders, git_tree, locked, whole_folder, write_whole
+from sparkbuild.files import Folders, locked, whole_folder, write_whole
+from sparkbuild.trees import git_tree
 
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 

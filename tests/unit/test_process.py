@@ -240,6 +240,14 @@ def test_leaving_the_block_ends_a_background_command(mark: str, how: type[BaseEx
     assert gone(mark)
 
 
+@pytest.mark.threat("faults", "a command with a time limit is interrupted, or leaves it running", "it ends")
+@pytest.mark.parametrize("last", ["wait", "exit 0"])
+def test_a_process_group_of_its_own_ends_too(mark: str, last: str) -> None:
+    with in_background(f"timeout 300 sleep {mark} & sleep 0.2; echo up; {last}") as child:
+        until_it_says(child, "up")
+    assert gone(mark)
+
+
 @pytest.mark.threat(
     "faults",
     "a server that ignores SIGTERM",

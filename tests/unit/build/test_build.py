@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sparkbuild import build as building
-from sparkbuild.errors import StoreError
+from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders
 from sparkbuild.planning import make_plan
 from sparkbuild.process import run
@@ -75,27 +75,19 @@ def test_the_callers_umask_comes_back() -> None:
 
 
 @pytest.mark.threat(
-    "sandbox", "a build folder of ten thousand levels, with links that lead out", "removed alone"
+    "sandbox", "a compiler in ~/.local, or in a home behind a link", "refused: it would be shown"
 )
-def test_any_build_folder_can_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "kept").touch()
-    folder = tmp_path / "build"
-    folder.mkdir()
-    (folder / "link").symlink_to(tmp_path / "mine")
-    deep = "import os\nfor _ in range(10_000):\n    os.mkdir('d')\n    os.chdir('d')\n"
-    run([sys.executable, "-c", deep], cwd=folder)
-    building.clear(folder)
-    assert not folder.exists()
-    assert (tmp_path / "mine" / "kept").exists()
-    building.clear(folder)
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason="root removes all")
-def test_a_build_folder_that_can_not_be_removed_is_an_error(tmp_path: Path) -> None:
-    locked = tmp_path / "build" / "locked"
-    (locked / "x").mkdir(parents=True)
-    locked.chmod(0)
-    with pytest.raises(StoreError, match="can not be removed"):
-        building.clear(tmp_path / "build")
-    locked.chmod(0o700)
+@pytest.mark.parametrize("prefix", [".", ".local", ".local/share"])
+def test_a_compiler_beside_what_is_private(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    made = make_plan(inputs_of())
+    around, tools = building.Surroundings(sandbox=True), building.find_tools()
+    for folder, refused in ((prefix, True), ("gcc-14", False)):
+        cc = tmp_path / "home" / folder / "bin" / "gcc"
+        plan = msgspec.structs.replace(made, compilers=msgspec.structs.replace(made.compilers, cc=cc, cxx=cc))
+        with pytest.raises(MissingError, match="would have to show") if refused else contextlib.nullcontext():
+            building.isolated(plan, around, tmp_path / "cache", tools)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from sparkbuild.inspection.runtime import Answer, ask, ask_version, launch
+from sparkbuild.inspection.runtime import Answer, ask, ask_version, launch, run_alone
 from tests.conftest import Script
 from tests.unit.test_process import gone
 
@@ -188,3 +190,21 @@ def test_a_tool_that_lacks_a_library_is_not_run(tool: tuple[Path, Path], machine
     assert report.ran == "not run"
     assert "error while loading shared libraries: libnumber.so" in report.reason
     assert "\n" not in report.reason
+
+
+@pytest.mark.threat("sandbox", "a tool leaves a home of thousands of levels", "removed; the answer counts")
+def test_a_deep_home_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = "import os\nfor _ in range(3_000):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    done = run_alone(Path("/usr/bin/env"), ("python3", "-c", deep), platform.machine(), (), timeout=60)
+    assert done.reason == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root removes what it may not write")
+@pytest.mark.threat("sandbox", "a tool leaves a link in a folder that is not to be written", "not followed")
+def test_no_mode_is_changed_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "key").touch(mode=0o600)
+    words = ("-c", f"mkdir d; ln -s {tmp_path}/key d/link; chmod 555 d")
+    run_alone(Path("/bin/sh"), words, platform.machine(), (), timeout=60)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

@@ -150,6 +150,30 @@ def test_a_replay_that_makes_nothing_was_not_run(both: Both, command: str) -> No
     assert (new.folder / "a.o").read_bytes() == before
 
 
+@pytest.mark.threat("sandbox", "a command that is replayed puts links or pipes in its place", "not followed")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rm -rf sub && ln -s {mine} sub",
+        "touch sub/a.o; test ! -e once || {{ rm -rf sub; ln -s {mine} sub; }}; touch once",
+        "ln -s {mine}/key sub/a.o",
+        "mkfifo sub/a.o",
+        "mkdir sub/a.o",
+        "rm -rf sub",
+    ],
+)
+def test_a_hostile_replay(command: str, both: Both, tmp_path: Path) -> None:
+    old, new = both("build sub/a.o: cc a.c\n", a__c=("int a = 1;", "int a = 2;"))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("key", "a.o", "a.o.aside"):
+        (mine / name).write_text(name)
+    found = find_cause(old.folder, new.folder, lambda _: command.format(mine=mine), new.run)
+    assert found
+    assert found.replay == "not run"
+    assert {p.name: p.read_text() for p in mine.iterdir()} == {n: n for n in ("key", "a.o", "a.o.aside")}
+
+
 def test_an_interrupted_replay_puts_the_object_back(both: Both) -> None:
     old, new = both("build a.o: cc a.c\n", a__c=("int a = 1;", "int a = 2;"))
     before = (new.folder / "a.o").read_bytes()

@@ -10,8 +10,8 @@ import pytest
 
 from sparkbuild.catalog import shipped_root
 from sparkbuild.errors import SourceError
-from sparkbuild.files import git_tree
 from sparkbuild.source import patches
+from sparkbuild.trees import git_tree
 
 _TEXT = "one\ntwo\nthree\n"
 _EDIT = "diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 
 import sparkbuild
 from sparkbuild import process
-from sparkbuild.errors import MissingError
+from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.toolchain import doctor, sandbox
 from sparkbuild.toolchain.sandbox import View, enter
 from tests.conftest import Script
@@ -171,6 +172,15 @@ class TestReach:
             os.kill(pid, 9)
         assert left
 
+    @pytest.mark.skipif(not ROOT, reason="the devices belong to root")
+    @pytest.mark.threat("sandbox", "change the mode of /dev/full as root", "refused")
+    def test_devices(self, work: Path) -> None:
+        if sandbox.tried(sandbox._GUARD):
+            pytest.skip("root may not mount here")
+        change = ["chmod", "0666", "/dev/full"]  # as it is
+        process.run(change)
+        assert process.run([*enter(View((), (work,))), *change], check=False).returncode == 1
+
     @pytest.mark.threat("sandbox", "mount, in namespaces of its own", "refused")
     def test_mount(self, evil: Path, work: Path) -> None:
         assert [tries(evil, "mount", "/usr", w) for w in (None, work)] == [True, False]
@@ -188,7 +198,7 @@ class TestReach:
 @pytest.mark.threat("sandbox", "a kernel that gives no user namespaces", "exit code 3 and the remedy")
 def test_a_kernel_that_refuses(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = script("bwrap", 'echo "bwrap: setting up uid map: Permission denied" >&2; exit 1')
-    monkeypatch.setattr(process, "SYSTEM_PATH", str(fake.parent))
+    monkeypatch.setattr(process, "SYSTEM_PATH", f"{fake.parent}:{process.SYSTEM_PATH}")
     monkeypatch.setattr(sandbox, "why_not", sandbox.why_not.__wrapped__)
     with pytest.raises(MissingError, match="setting up uid map: Permission denied") as caught:
         sandbox.check()
@@ -201,3 +211,29 @@ def test_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "SYSTEM_PATH", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     assert "bwrap" in sandbox.why_not.__wrapped__()
+
+
+@pytest.mark.threat(
+    "sandbox", "a build folder of ten thousand levels, with links that lead out", "removed alone"
+)
+def test_any_build_folder_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kept").touch()
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "mine")
+    deep = "import os\nfor _ in range(10_000):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    process.run([sys.executable, "-c", deep], cwd=folder)
+    sandbox.clear(folder)
+    assert not folder.exists()
+    assert (tmp_path / "mine" / "kept").exists()
+    sandbox.clear(folder)
+
+
+def test_a_folder_that_can_not_be_removed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(StoreError, match="can not be removed"):
+        sandbox.clear(Path(".."))
