@@ -88,12 +88,7 @@ class Tools(msgspec.Struct, frozen=True):
 
 def _plan(request: Request, session: Session) -> Plan:
     recipe = session.catalog.recipe(request.engine)
-    if request.backend not in recipe.record.targets:
-        raise UsageError(
-            f"{recipe.record.name} has no {request.backend} backend",
-            where=f"{recipe.path}: targets",
-            remedy=f"--backend {' or '.join(recipe.record.targets)}",
-        )
+    check_backend(recipe, request.backend)
     tools = find_tools(request, session)
     source = checkout(
         recipe,
@@ -109,6 +104,16 @@ def _plan(request: Request, session: Session) -> Plan:
             f"{name} is set in the environment, where CMake does not look; give it as -D {name}=..."
         )
     return plan_of(recipe, source, tools, request, session)
+
+
+def check_backend(recipe: Shelf[Recipe], backend: Backend) -> None:
+    """Raise UsageError when a recipe has no targets for a backend."""
+    if backend not in recipe.record.targets:
+        raise UsageError(
+            f"{recipe.record.name} has no {backend} backend",
+            where=f"{recipe.path}: targets",
+            remedy=f"--backend {' or '.join(recipe.record.targets)}",
+        )
 
 
 def find_tools(request: Request, session: Session) -> Tools:

@@ -13,11 +13,13 @@ import pytest
 
 from sparkbuild import handover
 from sparkbuild.artifact import manifest as manifests
+from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import describe
 from sparkbuild.artifact.manifest import File, Manifest
+from sparkbuild.artifact.store import Stored
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.evidence import statements
-from sparkbuild.files import sha256_bytes
+from sparkbuild.files import Folders, sha256_bytes
 from sparkbuild.inspection.elf import read_elf
 from sparkbuild.inspection.probe import probe
 from sparkbuild.inspection.report import BackendReport, Device, SystemReport
@@ -114,3 +116,13 @@ def _run(plain: handover.Run, files: tuple[File, ...], verdicts: Any) -> handove
         profiles=(msgspec.structs.replace(profile, environment={"TOY_GRAPHS": "1"}),),
         commands=tuple(handover.spell(t, profile.name, settings) for t in tools),
     )
+
+
+def shelved(template: Stored, name: str, folders: Folders) -> Stored:
+    """Store an artifact as a build does, its key made of a name."""
+    key = sha256_bytes(name.encode())
+    manifest = msgspec.structs.replace(template.manifest, key=key)
+    with store.reserved("toy", key, folders), store.adding("toy", key, folders) as temp:
+        shutil.copytree(template.path / "bin", temp / "bin")
+        store.finish(temp, manifest)
+    return Stored(store.folder("toy", key, folders), manifest)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from sparkbuild.catalog.records import Backend, Recipe, Revision, Shelf
-from sparkbuild.errors import MissingError, UsageError
+from sparkbuild.errors import MissingError
 from sparkbuild.files import disk_faults
-from sparkbuild.pipeline import Request, Session, find_tools, plan_of
+from sparkbuild.pipeline import Request, Session, check_backend, find_tools, plan_of
 from sparkbuild.source import Declared, SourceTree, checkout, declared, patches
 from sparkbuild.source.checkout import scratch_folder
 from sparkbuild.source.history import Step, step
@@ -58,7 +58,8 @@ def update(asked: Asked, session: Session) -> Update:
         shelf = session.catalog.recipe(asked.engine)
         if asked.sandbox:
             sandbox.check()
-        _check_backends(asked, shelf)
+        for backend in asked.backends:
+            check_backend(shelf, backend)
         way = step(
             shelf,
             session.folders,
@@ -84,16 +85,6 @@ def update(asked: Asked, session: Session) -> Update:
             pin.move(shelf, found.new)
             found = msgspec.structs.replace(found, written=True)
         return found
-
-
-def _check_backends(asked: Asked, shelf: Shelf[Recipe]) -> None:
-    known = shelf.record.targets
-    if unknown := [b for b in asked.backends if b not in known]:
-        raise UsageError(
-            f"{shelf.record.name} has no {unknown[0]} backend",
-            where=f"{shelf.path}: targets",
-            remedy=f"--backend {' or '.join(known)}",
-        )
 
 
 def _revision(origin: Origin) -> Revision:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from sparkbuild.artifact import index, store, use
@@ -35,7 +34,7 @@ from sparkbuild.progress import Silent
 from sparkbuild.publish import With, publish
 from sparkbuild.source import checkout, intact
 from sparkbuild.toolchain.cuda import find_cuda
-from tests.artifacts import make
+from tests.artifacts import make, shelved
 from tests.conftest import compilers_of, toolchain_of
 from tests.integration.engine import Toy
 from tests.kills import Fault, broken
@@ -221,16 +220,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     return Stored(folder, make(folder))
 
 
-def put(template: Stored, name: str, folders: Folders) -> Stored:
-    """Store an artifact as a build does."""
-    key = sha256_bytes(name.encode())
-    manifest = msgspec.structs.replace(template.manifest, key=key)
-    with store.reserved("toy", key, folders), store.adding("toy", key, folders) as temp:
-        shutil.copytree(template.path / "bin", temp / "bin")
-        store.finish(temp, manifest)
-    return Stored(store.folder("toy", key, folders), manifest)
-
-
 def whole(root: Path) -> set[str]:
     """Return the keys of a shelf's artifacts, of which every check holds, and which its index tells."""
     found = sorted(root.glob("toy/[!.]*"))
@@ -250,8 +239,8 @@ def whole(root: Path) -> set[str]:
     _PROMISED,
 )
 def test_store(fault: Fault, there: bool, template: Stored, folders: Folders, tmp_path: Path) -> None:
-    old = put(template, "old", folders).manifest.key
-    new = put(template, "new", folders)
+    old = shelved(template, "old", folders).manifest.key
+    new = shelved(template, "new", folders)
     if not there:
         shutil.rmtree(new.path)
     both = {old, new.manifest.key}
@@ -266,7 +255,7 @@ def test_store(fault: Fault, there: bool, template: Stored, folders: Folders, tm
         assert whole(folders.store) >= {old}
 
     reset = restore(folders.store, tmp_path / "kept")
-    sweep(fault, reset, lambda: put(template, "new", folders), sound, done, 8)
+    sweep(fault, reset, lambda: shelved(template, "new", folders), sound, done, 8)
 
 
 @every_fault
@@ -277,7 +266,7 @@ def test_store(fault: Fault, there: bool, template: Stored, folders: Folders, tm
     _PROMISED,
 )
 def test_publish(fault: Fault, there: bool, template: Stored, folders: Folders, tmp_path: Path) -> None:
-    old, new = put(template, "old", folders), put(template, "new", folders)
+    old, new = shelved(template, "old", folders), shelved(template, "new", folders)
     root, kept = tmp_path / "builds", tmp_path / "kept"
     for one in (old, new) if there else (old,):
         publish(one, str(root), With(), Silent(), remember=False)
@@ -302,7 +291,7 @@ def test_publish(fault: Fault, there: bool, template: Stored, folders: Folders, 
     _PROMISED,
 )
 def test_export(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
-    found, place = put(template, "x", folders), tmp_path / "out"
+    found, place = shelved(template, "x", folders), tmp_path / "out"
     path = place / "toy.tar.zst"
     before = publish(found, str(path), With(), Silent(), remember=False).blob
     path.write_text("an older file of that name")
@@ -330,7 +319,7 @@ def test_export(fault: Fault, template: Stored, folders: Folders, tmp_path: Path
 )
 def test_import(fault: Fault, way: str, template: Stored, folders: Folders, tmp_path: Path) -> None:
     other = Folders(tmp_path / "c", tmp_path / "other store", tmp_path / "d")
-    given = put(template, "x", folders)
+    given = shelved(template, "x", folders)
     handed = publish(given, str(tmp_path / "x.tar.zst"), With(), Silent(), remember=False)
     source = handed.place if way == "archive" else str(given.path)
 
@@ -354,7 +343,7 @@ def test_import(fault: Fault, way: str, template: Stored, folders: Folders, tmp_
     "faults", "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: use", _PROMISED
 )
 def test_use(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
-    one, two = put(template, "one", folders), put(template, "two", folders)
+    one, two = shelved(template, "one", folders), shelved(template, "two", folders)
     use.use(one, folders)
 
     def sound() -> None:
@@ -373,9 +362,9 @@ def test_use(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -
     "faults", "SIGKILL, SIGINT, disk full or failing, no permission, at steps all over: gc", _PROMISED
 )
 def test_gc(fault: Fault, template: Stored, folders: Folders, tmp_path: Path) -> None:
-    kept = put(template, "kept", folders)
+    kept = shelved(template, "kept", folders)
     use.use(kept, folders)
-    put(template, "old", folders)
+    shelved(template, "old", folders)
     (folders.store / "toy" / f".{'a' * 16}.left").mkdir()
 
     def sound() -> None:

@@ -28,7 +28,7 @@ from sparkbuild.inspection.elf import read_elf
 from sparkbuild.intake import take_in
 from sparkbuild.progress import Silent
 from sparkbuild.publish import With, publish
-from tests.artifacts import key_of, make, write
+from tests.artifacts import key_of, make, shelved, write
 from tests.conftest import manifest_of
 from tests.kills import killed
 
@@ -494,7 +494,7 @@ def test_two_users_of_one_share(template: Stored, tmp_path: Path) -> None:
         os.chmod(place, 0o755)  # noqa: PTH101, S103 - others are what this is about
         shelf, group = Path(place), 54321
         mine = Folders(shelf / "c1", shelf / "s1", shelf / "d1")
-        first, second = (put_in(template, name, mine) for name in ("first", "second"))
+        first, second = (shelved(template, name, mine) for name in ("first", "second"))
         for path in (shelf / "s1", *(shelf / "s1").rglob("*")):
             os.chown(path, 65534, group, follow_symlinks=False)
         share, closed = shelf / "share", shelf / "closed"
@@ -512,13 +512,3 @@ def test_two_users_of_one_share(template: Stored, tmp_path: Path) -> None:
         assert "Permission denied" in said
         assert "make it writable for you, or name another place" in said
         assert [a.manifest.key for a in artifacts(closed)] == [first.manifest.key]
-
-
-def put_in(template: Stored, name: str, folders: Folders) -> Stored:
-    """Store an artifact as a build does."""
-    key = sha256_bytes(name.encode())
-    manifest = msgspec.structs.replace(template.manifest, key=key)
-    with store.reserved("toy", key, folders), store.adding("toy", key, folders) as temp:
-        shutil.copytree(template.path / "bin", temp / "bin")
-        store.finish(temp, manifest)
-    return Stored(store.folder("toy", key, folders), manifest)
