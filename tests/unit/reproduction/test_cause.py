@@ -283,12 +283,12 @@ def test_of_a_library_the_first_member_that_differs(both: Both) -> None:
 
 
 def test_a_library_that_only_its_dates_change(tmp_path: Path) -> None:
-    made = []
+    made = []  # without an index, whose date is now
     member = compiled(tmp_path, "a", "int a;")
     for moment in (1000000, 2000000):
         os.utime(member, (moment, moment))
         made.append(tmp_path / f"{moment}.a")
-        subprocess.run(["ar", "rcU", made[-1], member], check=True)
+        subprocess.run(["ar", "rcUS", made[-1], member], check=True)
     assert told(*made) == {"time stamp": "a.o/: 1000000 -> 2000000"}
     subprocess.run(["ar", "rcU", made[1], compiled(tmp_path, "b", "int b;")], check=True)
     assert told(*made) == {"layout": "one has more members"}
