@@ -290,6 +290,7 @@ def test_a_library_that_only_its_dates_change(tmp_path: Path) -> None:
         made.append(tmp_path / f"{moment}.a")
         subprocess.run(["ar", "rcUS", made[-1], member], check=True)
     assert told(*made) == {"time stamp": "a.o/: 1000000 -> 2000000"}
+    subprocess.run(["ar", "sU", made[0]], check=True)
     subprocess.run(["ar", "rcU", made[1], compiled(tmp_path, "b", "int b;")], check=True)
     assert told(*made) == {"layout": "one has more members"}
 
