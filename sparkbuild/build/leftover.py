@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 from sparkbuild.build import ninja
+from sparkbuild.files import inside
 
 _HEADER = struct.Struct("<4sB35xQ10xHH2x")  # magic, class, e_shoff, e_shentsize, e_shnum (elf(5), 64 bits)
 _BITS_64 = 2
@@ -22,9 +23,8 @@ def drop_damaged(build_dir: Path) -> tuple[str, ...]:
     """
     dropped = []
     for output in ninja.timeline(build_dir).steps:
-        path = build_dir / output
-        of_code = path.suffix in ("", ".o") or ".so" in path.name
-        if of_code and path.is_file() and not path.is_symlink() and _is_cut(path):
+        path = inside(build_dir, output)  # what the source ran may have written the log
+        if path and (path.suffix in ("", ".o") or ".so" in path.name) and _is_cut(path):
             path.unlink()
             dropped.append(output)
     return tuple(sorted(dropped))
