@@ -193,6 +193,16 @@ class TestNightly:
             n for n in re.split(r"[\r\n]", text) if not n.startswith("    ") and not ours.fullmatch(n)
         ]
 
+    def test_a_host_that_is_away(self, ci: Ci) -> None:
+        summary = ci.folder / "summary"
+        words = ("toy", ci.temp / "out", "--source", "http://127.0.0.1:1/toy.git")
+        done = ci.script("nightly", *words, GITHUB_STEP_SUMMARY=str(summary))
+        text = summary.read_text()
+        assert (done.returncode, text.count("<b>yes</b>"), text.count("<b>no</b>")) == (1, 0, 5), text
+        assert "Traceback" not in text + done.stderr
+        assert "127.0.0.1" in text
+        assert "nothing could be compared" in text
+
 
 @pytest.mark.threat("environment", "commands and options in the action's inputs", "refused, nothing runs")
 @pytest.mark.parametrize(
