@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparkbuild.cli.render import document, table
-from sparkbuild.cli.say import say
+from sparkbuild.cli.say import plain, say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,7 +26,7 @@ def checked(place: str, checks: Sequence[Check], *, signed: bool, as_json: bool)
         document("verify", place=place, held=not bad, signed=signed, checks=checks)
         return
     rows = [_row(c) for verdict in ("failed", "not run") for c in checks if c.verdict == verdict]
-    table(_plain(f"verify {place}"), ("file", "what of it", "verdict", "why"), [*rows, *_held(checks)])
+    table(plain(f"verify {place}"), ("file", "what of it", "verdict", "why"), [*rows, *_held(checks)])
     if not bad and signed:
         say("\nheld, and signed", fg="green")
     elif not bad:
@@ -45,7 +45,7 @@ def _row(found: Check) -> tuple[str | Text, ...]:
     from rich.text import Text  # noqa: PLC0415
 
     verdict = Text(found.verdict, style=_STYLE[found.verdict])
-    return _plain(found.file), _plain(found.field), verdict, _plain(found.said)
+    return plain(found.file), plain(found.field), verdict, plain(found.said)
 
 
 def _held(checks: Sequence[Check]) -> list[tuple[str | Text, ...]]:
@@ -57,20 +57,13 @@ def _held(checks: Sequence[Check]) -> list[tuple[str | Text, ...]]:
             by_file.setdefault(found.file, []).append(found.field)
     held = Text("held", style=_STYLE["held"])
     if len(by_file) <= _MOST:
-        return [(_plain(file), _plain(", ".join(names)), held, "") for file, names in by_file.items()]
+        return [(plain(file), plain(", ".join(names)), held, "") for file, names in by_file.items()]
     folders: dict[str, list[int]] = {}
     for file, names in by_file.items():
         place, inside = file.split("/", 1)[0], file.startswith("bin/")
         folder = place if inside else "/".join(file.split("/")[:2])
         folders.setdefault(folder, []).append(len(names))
     return [
-        (_plain(name), f"{sum(counts)} checks of {len(counts)} files", held, "")
+        (plain(name), f"{sum(counts)} checks of {len(counts)} files", held, "")
         for name, counts in folders.items()
     ]
-
-
-def _plain(text: str) -> str:
-    """Return a text of a manifest or a file's name without what could steer a terminal."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    return printable(text)

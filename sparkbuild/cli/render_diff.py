@@ -22,9 +22,9 @@ def difference(found: Difference, *, as_json: bool) -> None:
     if as_json:
         document("diff", differs=found.differs, difference=found)
         return
-    say(_plain(f"A  {found.a.name}\nB  {found.b.name}"), bold=True)
+    say(f"A  {found.a.name}\nB  {found.b.name}", bold=True)
     for line in found.summary:
-        say(f"  {_plain(line)}")
+        say(f"  {line}")
     for group in found.groups:
         if group.anything:
             _group(group)
@@ -33,7 +33,7 @@ def difference(found: Difference, *, as_json: bool) -> None:
 
 
 def _group(group: Group) -> None:
-    rows = [(_plain(v.what), _cell(v.a, v), _cell(v.b, v)) for v in group.values]
+    rows = [(v.what, _cell(v.a, v), _cell(v.b, v)) for v in group.values]
     for sign, names in (("A", group.only_a), ("B", group.only_b)):
         if names:
             shown = _names(names)
@@ -44,7 +44,7 @@ def _group(group: Group) -> None:
     say()
     table(group.name, ("", "A", "B"), rows)
     for line in group.meaning:
-        say(f"  = {_plain(line)}", fg="cyan")
+        say(f"  = {line}", fg="cyan")
 
 
 def _names(names: tuple[str, ...], most: int = 8) -> str:
@@ -61,11 +61,4 @@ def _cell(value: str | None, of: Value) -> Text:
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(_plain(text), style)
-
-
-def _plain(text: str) -> str:
-    """Return a manifest's text without what could steer a terminal."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    return printable(text, "\n")
+    return Text(text, style)

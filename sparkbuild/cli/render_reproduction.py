@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparkbuild.cli.progress import duration
 from sparkbuild.cli.render import table
-from sparkbuild.cli.say import say, say_json
+from sparkbuild.cli.say import plain, say, say_json
 
 if TYPE_CHECKING:
     from sparkbuild.reproduction.records import Cause, Level, Rebuild, Reproduction
@@ -37,7 +37,7 @@ def reproduction(report: Reproduction, *, required: Level, as_json: bool) -> Non
     if report.notes:
         say()
     for note in report.notes:
-        say(f"note: {_plain(note)}")
+        say(f"note: {plain(note)}")
 
 
 def _heading(report: Reproduction, required: Level) -> None:
@@ -52,10 +52,10 @@ def _heading(report: Reproduction, required: Level) -> None:
             style="green" if reached else "bold red",
         )
     head = [
-        ("engine", _plain(report.title)),
+        ("engine", plain(report.title)),
         ("key", report.key[:12]),
-        ("target", _plain(f"{report.arch}, {report.backend}")),
-        ("commit", _plain(report.commit) or "unknown"),
+        ("target", plain(f"{report.arch}, {report.backend}")),
+        ("commit", plain(report.commit) or "unknown"),
         ("verdict", verdict),
     ]
     table("reproduction", ("", ""), head)
@@ -68,14 +68,14 @@ def _row(rebuild: Rebuild) -> tuple[str, ...]:
 
 
 def _cause(number: int, cause: Cause) -> None:
-    say(f"\nrebuild {number}: the first file that differs is {_plain(cause.output)}", bold=True)
-    samples = "".join(f"\n  {_plain(sample)}" for sample in cause.samples)
+    say(f"\nrebuild {number}: the first file that differs is {plain(cause.output)}", bold=True)
+    samples = "".join(f"\n  {plain(sample)}" for sample in cause.samples)
     for name, text in (
-        ("made by", _plain(cause.command)),
+        ("made by", plain(cause.command)),
         ("differs in", ", ".join(cause.kinds) + samples),
         ("command run twice in one place", cause.replay),
-        ("cure", _plain(cause.cure) or "none known"),
-        ("detail", _plain(cause.detail)),
+        ("cure", plain(cause.cure) or "none known"),
+        ("detail", plain(cause.detail)),
     ):
         if text:
             say(f"{name}: {text}")
@@ -83,11 +83,4 @@ def _cause(number: int, cause: Cause) -> None:
 
 def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     say()
-    table(title, heads, [[_plain(cell) for cell in row] for row in rows])
-
-
-def _plain(text: str) -> str:
-    """Return a text of a manifest or a build without what could steer a terminal."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    return printable(text)
+    table(title, heads, [[plain(cell) for cell in row] for row in rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sparkbuild.cli.render import table
-from sparkbuild.cli.say import say_json
+from sparkbuild.cli.say import plain, say_json
 
 if TYPE_CHECKING:
     from sparkbuild.smoke.records import Smoke
@@ -22,19 +22,17 @@ def smoked(found: Smoke, *, as_json: bool) -> None:
         return
     from rich.text import Text  # noqa: PLC0415
 
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
     rows = []
     for step in found.steps:
         figures = ", ".join(f"{value:g} {name}" for name, value in step.figures.items())
         verdict = Text(step.verdict, style=_STYLES[step.verdict])
-        rows.append((step.name, verdict, f"{step.seconds:.1f} s", printable(step.said), figures))
+        rows.append((step.name, verdict, f"{step.seconds:.1f} s", plain(step.said), figures))
     how = {"native": "natively", "qemu": "under qemu-user", "": "not at all"}[found.ran]
     gpu = ", ".join(found.gpu) or "none"
     table(
         f"{found.engine}@{found.key[:12]}: {found.verdict}",
         ("step", "verdict", "took", "what came out", "figures"),
         rows,
-        note=f"ran {how}; GPU: {gpu}; model: {printable(found.model)}"
-        + (f"; profile: {printable(found.profile)}" if found.profile else ""),
+        note=f"ran {how}; GPU: {gpu}; model: {plain(found.model)}"
+        + (f"; profile: {plain(found.profile)}" if found.profile else ""),
     )

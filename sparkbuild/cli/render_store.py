@@ -10,7 +10,7 @@ import msgspec
 
 from sparkbuild.cli import render
 from sparkbuild.cli.progress import duration
-from sparkbuild.cli.say import say
+from sparkbuild.cli.say import plain, say
 from sparkbuild.errors import StoreError
 
 if TYPE_CHECKING:
@@ -201,6 +201,4 @@ def _megabytes(size: int) -> str:
 
 def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Any]], *, note: str = "") -> None:
     """Print a table; a manifest's words may be anybody's."""
-    from sparkbuild.inspection.runtime import printable  # noqa: PLC0415
-
-    render.table(title, heads, [[printable(str(c)) for c in row] for row in rows], note=note)
+    render.table(title, heads, [[plain(str(c)) for c in row] for row in rows], note=note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,15 @@ def test_a_build_that_fails_says_so_with_its_own_code(ci: Ci) -> None:
     assert "unknown engine 'tyo'" in done.stderr
 
 
+@pytest.mark.threat("environment", "a build's output as commands to GitHub's runner", "none is obeyed")
+def test_the_runner_takes_no_commands_from_what_a_script_starts(ci: Ci) -> None:
+    done = ci.script("build", "tyo", "gb10", "cpu", ci.temp / "out", GITHUB_ACTIONS="true")
+    assert re.match("::stop-commands::[0-9a-f]{32}\n", done.stderr)
+    assert "::" not in done.stderr[2:].partition("\n")[2]
+    done = ci.script("build", "tyo", "gb10", "cpu", ci.temp / "out")
+    assert "::" not in done.stderr + done.stdout
+
+
 class TestNightly:
     """The toy's newest commit against the pinned one; its CPU build alone, which needs no download."""
 
@@ -178,6 +188,20 @@ class TestNightly:
         assert "GGML_CPU_ARMARCH" in text
         assert "Does the pinned commit build? <b>yes</b>" in text
         assert "Does the newest build, with all its flags and features? <b>no</b>" in text
+        ours = re.compile(r"## toy, pinned and newest|<details.*</summary>|</details>|")
+        assert not [
+            n for n in re.split(r"[\r\n]", text) if not n.startswith("    ") and not ours.fullmatch(n)
+        ]
+
+    def test_a_host_that_is_away(self, ci: Ci) -> None:
+        summary = ci.folder / "summary"
+        words = ("toy", ci.temp / "out", "--source", "http://127.0.0.1:1/toy.git")
+        done = ci.script("nightly", *words, GITHUB_STEP_SUMMARY=str(summary))
+        text = summary.read_text()
+        assert (done.returncode, text.count("<b>yes</b>"), text.count("<b>no</b>")) == (1, 0, 5), text
+        assert "Traceback" not in text + done.stderr
+        assert "127.0.0.1" in text
+        assert "nothing could be compared" in text
 
 
 @pytest.mark.threat("environment", "commands and options in the action's inputs", "refused, nothing runs")
