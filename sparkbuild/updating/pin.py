@@ -46,7 +46,9 @@ def move(shelf: Shelf[Recipe], new: Revision) -> None:
     text = raw.decode()
     for name in Revision.__struct_fields__:
         text = _with(text, name, getattr(new, name), path)
+    mode = stat.S_IMODE(path.stat().st_mode)
     write_whole(path, text.encode())
+    path.chmod(mode)
     pin = load(shelf.path, Recipe).record.git
     wanted = msgspec.structs.replace(shelf.record.git, **msgspec.structs.asdict(new))
     if pin != wanted:  # pragma: no cover - somebody wrote it in the same moment

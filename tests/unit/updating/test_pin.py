@@ -101,9 +101,11 @@ def test_four_values_and_no_other_byte(form: str, tmp_path: Path) -> None:
 def test_through_a_link(tmp_path: Path) -> None:
     shelf = recipe(tmp_path)
     real = shelf.path.rename(tmp_path / "elsewhere.toml")
+    real.chmod(0o660)
     shelf.path.symlink_to(real)
     pin.move(shelf, _NEW)
     assert shelf.path.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o660
     assert load(shelf.path, Recipe).record.git.commit == _NEW.commit
 
 
