@@ -78,6 +78,7 @@ class TestIdentical:
         code, report = reproduce(box, built.toy, "--offline")
         assert (code, report["verdict"], report["backend"]) == (0, "identical", "cuda")
 
+    @needs_bwrap  # the other artifact was made with them
     def test_without_namespaces_the_bytes_are_the_same(self, built: Built, tmp_path: Path) -> None:
         """As on Ubuntu 24.04, where AppArmor keeps namespaces from most users."""
         box = seeded(built, tmp_path / "home")
