@@ -154,22 +154,22 @@ class _Names:
 class _Header(tarfile.TarInfo):
     """A header of a tar archive; one that would fill the memory is refused."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Read a header as TarInfo does. Raises ValueError for a huge extension of the next one."""
-        info = super().frombuf(buf, encoding, errors)
-        if info.type in _TAR_EXTENSIONS and info.size > _MAX_EXTENSION:
-            raise ValueError(f"a header of {info.size} bytes")
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            cls._sparse()
-        return info
+    def _proc_member(self, tar: tarfile.TarFile) -> Self | tarfile.TarInfo:
+        """Go on from a header. Raises ValueError for a huge one. Newer Pythons do not call ``frombuf``."""
+        if self.type in _TAR_EXTENSIONS and not 0 <= self.size <= _MAX_EXTENSION:
+            raise ValueError(f"a header of {self.size} bytes")
+        try:
+            return super()._proc_member(tar)  # type: ignore[misc, no-any-return] # typeshed does not name it
+        except tarfile.HeaderError as problem:  # of which TarFile would make an early end
+            raise ValueError(str(problem)) from problem
 
     @staticmethod
     def _sparse(*_: object) -> None:
         """Refuse a file with holes, whose map tarfile would read into memory whatever its length."""
         raise ValueError("a sparse file")
 
-    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse  # what TarInfo calls for a map
+    # What TarInfo calls for a map, in each form.
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
 
 
 @contextlib.contextmanager
