@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sparkbuild.catalog.records import Backend
 from sparkbuild.cli.options import (
     arch_option,
     catalog_option,
@@ -16,6 +16,9 @@ from sparkbuild.cli.options import (
     session_of,
 )
 from sparkbuild.errors import FindingError
+
+if TYPE_CHECKING:
+    from sparkbuild.catalog.records import Backend
 
 
 @click.command()

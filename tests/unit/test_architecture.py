@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +130,10 @@ def test_words_reach_a_terminal_through_one_door() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("click.echo", "click.secho")
     }
     assert users == {"say.py", "main.py"}  # main.py: the completion script, which is click's own
+
+
+def test_help_waits_for_no_library() -> None:
+    """Each command imports what it needs when it runs: --help needs click alone."""
+    code = "import sys, sparkbuild.cli.main; print(*{n.partition('.')[0] for n in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"msgspec", "rich", "numpy", "git", "elftools", "filelock"} & set(loaded.split())
