@@ -108,6 +108,7 @@ def build(
     build_dir: Path,
     targets: tuple[str, ...],
     *,
+    at: Path | None = None,
     jobs: int,
     env: Mapping[str, str],
     enter: tuple[str, ...] = (),
@@ -117,10 +118,10 @@ def build(
 ) -> Timeline:
     """Build the targets. Raises CompileError with the failing command's own output.
 
-    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with
-    half the jobs, once.
+    ``enter`` stands before ninja's command, which sees the folder ``at`` its own path. When a compiler is
+    killed for memory the rest is built with half the jobs, once.
     """
-    argv = (*enter, *command(ninja, build_dir, targets))
+    argv = (*enter, *command(ninja, at or build_dir, targets))
     costs, log = _Costs(steps, earlier), build_dir / ".ninja_log"
     todo = _planned(argv, env)
     try:
