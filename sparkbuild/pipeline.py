@@ -17,7 +17,8 @@ from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import cache as caching
-from sparkbuild.build.jobs import available_cores
+from sparkbuild.build import costs
+from sparkbuild.build.jobs import available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
@@ -167,6 +168,16 @@ def build(request: Request, session: Session) -> Result:
             if found:
                 return Result(found, fresh=False)
             return Result(_build_now(made, recipe, request, session), fresh=True)
+
+
+def expected(request: Request, session: Session, jobs: int | None = None) -> costs.Expected | None:
+    """Return what compiling a request is expected to take; None where nobody can tell.
+
+    ``jobs`` are those that several builds share; without them it is as many as it would get now.
+    """
+    recipe = session.catalog.recipe(request.engine).record
+    count = jobs or choose_jobs(recipe.steps.memory(request.backend), asked=request.jobs).count
+    return costs.expected(recipe.steps, request.backend, recipe.name, session.folders, count)
 
 
 def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:

@@ -14,6 +14,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.leftover import drop_damaged
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
@@ -61,7 +62,7 @@ class Built(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
     configured: configure.Configured
     entries: tuple[commands.Entry, ...]
-    timeline: ninja.Timeline
+    timeline: Timeline
     jobs: jobs.Jobs
     environment: dict[str, str]
     configure_seconds: float
@@ -161,12 +162,13 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where, place.enter)
-        count = jobs.choose_jobs(recipe.steps.memory_mib.get(plan.backend, 1600), asked=around.jobs)
+        count = jobs.choose_jobs(recipe.steps.memory(plan.backend), asked=around.jobs)
         for_cache = caching.prepare(around.cache, plan, entries, where) if around.cache else {}
         if dropped := drop_damaged(where):
             progress.note(f"cut short in an earlier run and made again: {', '.join(dropped)}"[:500])
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
-        began, earlier = time.monotonic(), _timings(plan, folders)
+        learning = timings(plan.engine, plan.backend, folders)
+        began, before_it, earlier = time.monotonic(), ninja.timeline(where), kept(learning, Measured)
         line = ninja.build(
             tools.ninja,
             where,
@@ -175,12 +177,12 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             jobs=count.count,
             env=env | for_cache,
             enter=place.enter,
-            steps=recipe.steps,
-            earlier=kept(earlier, ninja.Timeline),
+            costs=Costs(recipe.steps, earlier, machine_pace(folders)),
             progress=progress,
         )
-    keep(earlier, line)
-    used = caching.used(around.cache, where)[0] if around.cache else None
+    used, sources = caching.used(around.cache, where) if around.cache else (None, frozenset())
+    cached = frozenset(e.output for e in entries if e.file in sources)
+    keep(learning, learned(earlier, line, cached, recipe.steps, before_it))
     command = (*ninja.command(tools.ninja, BUILD, plan.targets), "-j", str(count.count))
     return Built(
         build_dir=where,
@@ -218,10 +220,6 @@ def isolated(plan: Plan, around: Surroundings, where: Path, tools: Tools) -> Iso
         )
     view = View((tools.cmake.parent.parent, tools.ninja, *sorted(prefixes)), (where,))
     return msgspec.structs.replace(around.isolation, view=view)
-
-
-def _timings(plan: Plan, folders: Folders) -> Path:
-    return folders.cache / "timings" / f"{plan.engine}-{plan.backend}.json"
 
 
 def _children_cpu() -> float:

@@ -165,9 +165,11 @@ def plan(
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
     with progress() as shown:
-        made = pipeline.plan(request_of(engine, options), session_of(catalogs, shown))
+        request, session = request_of(engine, options), session_of(catalogs, shown)
+        made = pipeline.plan(request, session)
     declared = declared_options(made.source.path) if list_options else None
-    render.plan(made, declared, explain=explain, as_json=as_json)
+    expected = pipeline.expected(request, session)
+    render.plan(made, declared, expected, explain=explain, as_json=as_json)
 
 
 @cli.group()
