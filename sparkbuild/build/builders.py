@@ -37,7 +37,7 @@ if [[ -n $SCCACHE_CONF && " $* " == *" {mark} "* && " $* " != *" -E "* ]]; then
     if [[ ! -S $SCCACHE_SERVER_UDS ]]; then
         {{
             flock 9
-            [[ -S $SCCACHE_SERVER_UDS ]] || {sccache} --start-server 9>&-
+            [[ -S $SCCACHE_SERVER_UDS ]] || TMPDIR={room} {sccache} --start-server 9>&-
         }} 9>"$SCCACHE_SERVER_UDS.lock" &>/dev/null
     fi
     exec {sccache} {step} "$@"
@@ -107,6 +107,7 @@ def spread(builders: Builders, plan: Plan, folders: Folders, where: Path) -> Spr
         host = program in (plan.compilers.cc.resolve(), plan.compilers.cxx.resolve())
         real, step = _STEPS / "real" / program.name, _STEPS / program.name
         words = {"sccache": quote(str(sccache)), "step": quote(str(step)), "real": quote(str(real))}
+        words["room"] = str(ROOM)  # a short path: sccache makes a socket there
         shim = _script(own / program.name, _SHIM.format(mark="-c" if host else _MARKS[program.name], **words))
         started = program
         if host:
@@ -128,7 +129,9 @@ def status(builders: Builders, where: Path) -> str:
     """Return what the scheduler says of its machines; it is asked as a build in ``where`` would ask it."""
     sccache = find_sccache()
     with tempfile.TemporaryDirectory() as folder:
-        env = process.clean_env(HOME=folder, **_environment(where / _OWN / "client.toml", Path(folder, "s")))
+        env = process.clean_env(
+            TMPDIR=folder, HOME=folder, **_environment(where / _OWN / "client.toml", Path(folder, "s"))
+        )
         try:
             said = json.loads(process.run([sccache, "--dist-status"], env=env).output)
         except (process.ProcessError, ValueError):

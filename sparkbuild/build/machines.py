@@ -62,7 +62,15 @@ def settings(
         "builders.toml": f"scheduler = {quoted(url)}\ntoken = {quoted(token)}\n",
     }
     for server in servers:
-        words = [dist, "auth", "generate-jwt-hs256-server-token", "--secret-key", key, "--server", server]
+        words: list[process.Word] = [
+            dist,
+            "auth",
+            "generate-jwt-hs256-server-token",
+            "--secret-key",
+            key,
+            "--server",
+            server,
+        ]
         texts[f"server-{server.replace(':', '-')}.conf"] = _SERVER.format(
             address=quoted(server),
             scheduler=quoted(url),

@@ -35,7 +35,14 @@ class Site:
         self.file = folder / "settings" / "builders.toml"
 
     def start(self, number: int, role: str, settings: str) -> None:
-        words = ["ip", "netns", "exec", f"{self.name}{number}", find_sccache("sccache-dist"), role]
+        words: list[str | Path] = [
+            "ip",
+            "netns",
+            "exec",
+            f"{self.name}{number}",
+            find_sccache("sccache-dist"),
+            role,
+        ]
         env = {"PATH": os.environ["PATH"], "SCCACHE_NO_DAEMON": "1", "SCCACHE_LOG": "debug"}
         with self.log(number).open("wb") as log:
             self.children[str(number)] = subprocess.Popen(
