@@ -28,11 +28,12 @@ from sparkbuild.files import Folders
 from sparkbuild.inspection.elf import is_elf
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Silent
-from sparkbuild.toolchain.place import SOURCE, Isolation, placed
+from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, placed
 
 _QUICK = 5  # runs of what takes less than a second; their median counts
 _ALWAYS = ("CMAKE_SYSTEM_NAME", "CMAKE_SYSTEM_PROCESSOR", "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER")
-_UI = ("LLAMA_BUILD_UI", "LLAMA_USE_PREBUILT_UI")  # it would be downloaded while it builds
+# Would be downloaded while it builds; is not among the targets; a compile cache, where one is installed.
+_OFF = ("LLAMA_BUILD_UI", "LLAMA_USE_PREBUILT_UI", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "GGML_CCACHE")
 
 Word = str | Path
 Cost = tuple[float, float]  # wall seconds, MB of the largest process
@@ -119,11 +120,10 @@ class Lab:
     def _hand(self) -> tuple[Cost, str]:
         """Configure and compile with the words and the environment of the plan, and no compile cache."""
         plan, tools, where = self.plan(), building.find_tools(), self._emptied("hand")
-        argv = configure.command(plan, tools.cmake, tools.ninja, where)
-        argv = tuple(w for w in argv if "_COMPILER_LAUNCHER=" not in w)
-        env = self._by_hand(plan, where)
-        with placed(plan.source.path, Isolation(), Silent()) as place:
-            compiling = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(self.asked.jobs))
+        argv = configure.command(plan, tools.cmake, tools.ninja, BUILD)
+        env = building.environment(plan, where.with_name("hand.env"))
+        with placed(plan.source.path, where, Isolation(), Silent()) as place:
+            compiling = (*ninja.command(tools.ninja, BUILD, plan.targets), "-j", str(self.asked.jobs))
             return self._steps([(*place.enter, *argv), (*place.enter, *compiling)], env, where), ""
 
     def _playbook(self) -> tuple[Cost, str]:
@@ -132,21 +132,17 @@ class Lab:
         Added is what it takes for granted on a DGX Spark: which compilers, where CUDA is.
         """
         plan, where = self.plan(), self._emptied("playbook")
-        given = {n: v for n in _ALWAYS if (v := plan.value(n))} | dict.fromkeys(_UI, "OFF")
+        given = {n: v for n in _ALWAYS if (v := plan.value(n))} | dict.fromkeys(_OFF, "OFF")
         given |= {"LLAMA_CURL": "OFF"} | ({"GGML_NATIVE": "OFF"} if plan.compilers.cross else {})
         if plan.cuda:
             given |= plan.cuda.definitions | {"GGML_CUDA": "ON"}
             given |= {"CMAKE_CUDA_ARCHITECTURES": plan.value("CMAKE_CUDA_ARCHITECTURES") or ""}
         defined = [f"-D{name}={value}" for name, value in given.items()]
         cmake = building.find_tools().cmake
-        with placed(plan.source.path, Isolation(), Silent()) as place:
+        with placed(plan.source.path, where, Isolation(), Silent()) as place:
             first: list[Word] = [*place.enter, cmake, SOURCE, "-G", "Unix Makefiles", *defined]
             second = (*place.enter, "make", "-j8", *plan.targets)
-            return self._steps([first, second], self._by_hand(plan, where), where), ""
-
-    def _by_hand(self, plan: Plan, where: Path) -> dict[str, str]:
-        env = building.environment(plan, where.with_name(f"{where.name}.env"))
-        return {n: v for n, v in env.items() if not n.startswith("CCACHE_")} | {"CCACHE_DISABLE": "1"}
+            return self._steps([first, second], process.clean_env(HOME=str(self.folder)), where), ""
 
     def _emptied(self, name: str) -> Path:
         where = self.folder / name
