@@ -105,13 +105,16 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
 
 
 def _check_cached(found: Stored, path: Path) -> None:
-    """Raise FindingError where objects came from a compile cache and no rebuild has proved the same bytes."""
-    cache = found.manifest.build.cache
-    if cache and cache.hits and index.verdicts(path, sha256_file(path / MANIFEST))[0] != "identical":
+    """Raise FindingError where not all was compiled here and now, and no rebuild proved the same bytes."""
+    build = found.manifest.build
+    doubt = "was compiled on other machines, too" if build.distributed else ""
+    if build.cache and build.cache.hits:
+        doubt = f"has {build.cache.hits} objects from the compile cache"
+    if doubt and index.verdicts(path, sha256_file(path / MANIFEST))[0] != "identical":
         raise FindingError(
-            f"{cache.hits} objects of {found.name} are from the compile cache, and no rebuild proved it yet",
+            f"{found.name} {doubt}, and no rebuild proved it yet",
             where=str(path),
-            remedy=f"sparkbuild reproduce {found.name}; or build it with --rebuild --no-cache",
+            remedy=f"sparkbuild reproduce {found.name}; or build it here, with --rebuild --no-cache",
         )
 
 

@@ -105,4 +105,5 @@ def _build(done: Finished) -> manifests.Build:
         cpu_seconds=round(built.cpu_seconds, 3),
         deprecated=built.configured.deprecated,
         cache=built.cache,
+        distributed=built.distributed,
     )

@@ -117,7 +117,8 @@ class Build(Record, frozen=True):
     ``place`` says how the source came to the one path at which every build sees it: shown there in a
     namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart. In a
     sandbox the source's code, and what it made, saw nothing but its tools and its build folder. ``cache`` is
-    what the compile cache gave, null where none was asked.
+    what the compile cache gave, null where none was asked. ``distributed`` says that other machines
+    compiled, too.
     """
 
     started: dt.datetime
@@ -137,6 +138,7 @@ class Build(Record, frozen=True):
     cpu_seconds: float
     deprecated: tuple[str, ...]
     cache: Used | None = None
+    distributed: bool = False
 
 
 class File(Record, frozen=True):

@@ -55,7 +55,8 @@ class Surroundings(msgspec.Struct, frozen=True):
 class Built(msgspec.Struct, frozen=True):
     """A finished build: its folder, what CMake made of the plan, what was compiled, how long.
 
-    ``cache`` is what came from the compile cache, None where there was none.
+    ``cache`` is what came from the compile cache, None where there was none; with ``distributed`` other
+    machines compiled, too.
     ``place`` is how the source came to the path at which every build sees it.
     """
 
@@ -71,6 +72,7 @@ class Built(msgspec.Struct, frozen=True):
     compile_seconds: float
     cpu_seconds: float
     cache: caching.Used | None
+    distributed: bool
 
 
 def find_tools() -> Tools:
@@ -212,6 +214,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         compile_seconds=time.monotonic() - began,
         cpu_seconds=_children_cpu() - before,
         cache=used,
+        distributed=around.builders is not None,
     )
 
 

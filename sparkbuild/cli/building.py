@@ -17,12 +17,14 @@ import click
     type=click.Path(path_type=Path),
     help="A new folder for the files.",
 )
-def builders(scheduler: str, servers: tuple[str, ...], into: Path) -> None:
-    """Write the settings of a scheduler at IP:PORT, its build servers, and --builders.
+def machines(scheduler: str, servers: tuple[str, ...], into: Path) -> None:
+    """Write the settings of machines that compile for others: a scheduler at IP:PORT and build servers.
 
-    docs/distributed.md says how they are started, and who may be trusted with it.
+    Among them is the file for 'build --builders'. docs/distributed.md says how all are started, and whom
+    one has to trust.
     """
-    from sparkbuild.build import machines  # noqa: PLC0415
+    from sparkbuild.build.machines import settings  # noqa: PLC0415
+    from sparkbuild.cli.say import say  # noqa: PLC0415
 
-    for path in machines.settings(scheduler, servers, into):
-        click.echo(path)
+    for path in settings(scheduler, servers, into):
+        say(str(path))

@@ -210,3 +210,18 @@ def test_without_bubblewrap_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "SYSTEM_PATH", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     assert "bwrap" in place.why_no_namespace.__wrapped__()
+
+
+@pytest.mark.skipif(bool(place.why_no_namespace()), reason=place.why_no_namespace())
+def test_a_program_is_another_in_there_alone(tree: Path, tmp_path: Path) -> None:
+    other, here = tmp_path / "other", tmp_path / "here"
+    other.write_text("another")
+    here.write_text("its own")
+    assert inside(tree, Isolation(shown=((other, here),)), "cat", str(here)) == "another"
+    assert here.read_text() == "its own"
+
+
+@pytest.mark.usefixtures("room")
+def test_without_a_namespace_no_program_is_replaced(tree: Path) -> None:
+    with pytest.raises(MissingError, match="needs namespaces"), held(tree, Isolation(shown=((tree, tree),))):
+        pass
