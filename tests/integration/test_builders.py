@@ -183,6 +183,11 @@ def test_a_lost_server_costs_time_alone(box: Box, toy: Toy, site: Site, lost: tu
     assert file_hashes(shared) == file_hashes(alone)
 
 
+@pytest.mark.threat(
+    "manifests",
+    "an artifact that other machines compiled is published",
+    "refused until a rebuild here was identical",
+)
 def test_nobody_there(box: Box, toy: Toy, tmp_path: Path) -> None:
     file = tmp_path / "builders.toml"
     file.touch(mode=0o600)
@@ -193,4 +198,18 @@ def test_nobody_there(box: Box, toy: Toy, tmp_path: Path) -> None:
         pytest.skip(f"{problem}")
     toy.publish()
     alone = _made(box, toy)
-    assert file_hashes(_made(box, toy, "--builders", file)) == file_hashes(alone)
+    manifest = _made(box, toy, "--builders", file)
+    assert file_hashes(manifest) == file_hashes(alone)
+    assert manifest["build"]["distributed"]
+    name = f"{toy.name}@{manifest['key'][:12]}"
+    words = ("publish", tmp_path / "out", name, "--json")
+    assert "other machines" in box.run(*words).error(1, "finding")["what"]
+    box.run("reproduce", name, "--catalog", toy.catalog, "--json").document()
+    box.run(*words).document()
+
+
+def test_a_sandbox_has_no_other_machines(box: Box, toy: Toy, tmp_path: Path) -> None:
+    file = tmp_path / "builders.toml"
+    file.write_text("")
+    said = box.build(toy.publish(), "--builders", file, "--sandbox", "--json").error(2, "usage")
+    assert "no other machine" in said["what"]
