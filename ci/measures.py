@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ci.anew import decided
+from ci.anew import sources_in, why
 from ci.performance import ROOT, Measured
 from sparkbuild import build as building
 from sparkbuild import pipeline, process
@@ -113,8 +113,8 @@ class Lab:
         note = _from_cache(said)
         if which == "later":
             trees = (self.plan().source.path, self.plan(which).source.path)
-            where = building.build_dir(self.plan(which), self.folders)
-            note = "; ".join(filter(None, (decided(building.find_tools().ninja, where, *trees), note)))
+            sources = sources_in(building.build_dir(self.plan(which), self.folders))
+            note = "; ".join(filter(None, (why(sources, *trees), note)))
         return cost, note
 
     def _hand(self) -> tuple[Cost, str]:

@@ -113,10 +113,11 @@ class Bench(msgspec.Struct, frozen=True):
 
 
 class Book(msgspec.Struct, frozen=True):
-    """docs/performance.json."""
+    """docs/performance.json. ``usual`` says by engine what decides the row "20 upstream commits later"."""
 
     schema: int
     benches: tuple[Bench, ...]
+    usual: dict[str, str] = {}
 
 
 def results(measured: Iterable[Measured]) -> dict[str, Result]:
@@ -146,7 +147,7 @@ def merged(book: Book, bench: Bench) -> Book:
     old = kept.get(bench.which)
     rows = (old.results if old else {}) | bench.results
     kept[bench.which] = msgspec.structs.replace(bench, results=rows)
-    return Book(SCHEMA, tuple(kept.values()))
+    return msgspec.structs.replace(book, benches=tuple(kept.values()))
 
 
 def load(path: Path = RECORD) -> Book:
@@ -188,8 +189,9 @@ def page(book: Book) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Where", ""]
     lines += [_where(name, bench) for name, bench in named.items()]
-    if notes := [line for name, bench in named.items() for line in _notes(name, bench)]:
-        lines += ["", "## What decided", "", *notes]
+    notes = [line for name, bench in named.items() for line in _notes(name, bench)]
+    notes += [f"- {engine}: {text}" for engine, text in book.usual.items()]
+    lines += ["", "## What decided", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
 
 
