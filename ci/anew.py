@@ -93,8 +93,8 @@ def usual(sources: dict[str, set[str]], seconds: dict[str, float], changed: list
     named = ", ".join(f"{name} ({n})" for name, n in times.most_common(_NAMED)) or "none"
     return (
         f"in {held:.0%} of {len(found)} runs of {_LENGTH} upstream commits at most half of the compile time "
-        f"sees a changed file (median {middle:.2f} of it, quartiles {low:.2f} and {high:.2f}). What more than "
-        f"half of it sees, and how many of {len(changed)} commits changed it: {named}"
+        f"sees a changed file (median {middle:.2f} of it, quartiles {low:.2f} and {high:.2f}). What more "
+        f"than half of it sees, and how many of {len(changed)} commits changed it: {named}"
     )
 
 
