@@ -28,7 +28,7 @@ from sparkbuild.files import Folders
 from sparkbuild.inspection.elf import is_elf
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Silent
-from sparkbuild.toolchain.place import SOURCE, Isolation, placed
+from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, placed
 
 _QUICK = 5  # runs of what takes less than a second; their median counts
 _ALWAYS = ("CMAKE_SYSTEM_NAME", "CMAKE_SYSTEM_PROCESSOR", "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER")
@@ -120,12 +120,10 @@ class Lab:
     def _hand(self) -> tuple[Cost, str]:
         """Configure and compile with the words and the environment of the plan, and no compile cache."""
         plan, tools, where = self.plan(), building.find_tools(), self._emptied("hand")
-        argv = configure.command(plan, tools.cmake, tools.ninja, where)
-        argv = tuple(w for w in argv if "_COMPILER_LAUNCHER=" not in w)
+        argv = configure.command(plan, tools.cmake, tools.ninja, BUILD)
         env = building.environment(plan, where.with_name("hand.env"))
-        env = {n: v for n, v in env.items() if not n.startswith("CCACHE_")}
-        with placed(plan.source.path, Isolation(), Silent()) as place:
-            compiling = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(self.asked.jobs))
+        with placed(plan.source.path, where, Isolation(), Silent()) as place:
+            compiling = (*ninja.command(tools.ninja, BUILD, plan.targets), "-j", str(self.asked.jobs))
             return self._steps([(*place.enter, *argv), (*place.enter, *compiling)], env, where), ""
 
     def _playbook(self) -> tuple[Cost, str]:
@@ -141,7 +139,7 @@ class Lab:
             given |= {"CMAKE_CUDA_ARCHITECTURES": plan.value("CMAKE_CUDA_ARCHITECTURES") or ""}
         defined = [f"-D{name}={value}" for name, value in given.items()]
         cmake = building.find_tools().cmake
-        with placed(plan.source.path, Isolation(), Silent()) as place:
+        with placed(plan.source.path, where, Isolation(), Silent()) as place:
             first: list[Word] = [*place.enter, cmake, SOURCE, "-G", "Unix Makefiles", *defined]
             second = (*place.enter, "make", "-j8", *plan.targets)
             return self._steps([first, second], process.clean_env(HOME=str(self.folder)), where), ""

@@ -7,19 +7,19 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.catalog.records import Steps
+from sparkbuild.build.costs import Costs, Forecast, Timeline
 from sparkbuild.errors import CompileError, ExhaustedError, MissingError, SparkbuildError
 from sparkbuild.files import DISK_FAULTS, inside, plain, read_plain
 from sparkbuild.progress import Progress
 
-_STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)$")
+_STEP = re.compile(r"^\[(\d+)/(\d+) (\d+)\] (.*)$")
+_STATUS = {"NINJA_STATUS": "[%f/%t %r] "}  # finished, all, running
 _LOGGED = re.compile(r"([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,19})\t([^\t]*)\t[^\t]*")
 _LAST = 20  # lines of a log that are shown
 _OUTPUT_LIMIT = 200  # lines of a failing command that are shown
@@ -75,17 +75,6 @@ _PATIENCE = 120.0  # seconds for a dry run
 _SLACK = 1.0  # seconds; a file system may keep coarser times than the log
 
 
-class Timeline(msgspec.Struct, frozen=True):
-    """What each step took: milliseconds from start to end by output file."""
-
-    steps: dict[str, tuple[int, int]]
-
-    @property
-    def cpu_like_seconds(self) -> float:
-        """The sum of all steps' wall seconds: close to CPU seconds when jobs do not exceed cores."""
-        return sum(end - start for start, end in self.steps.values()) / 1000
-
-
 class NinjaFailure(msgspec.Struct, frozen=True):
     """A failed step: the file it should have made, its command, and what that command said."""
 
@@ -108,23 +97,21 @@ def build(
     build_dir: Path,
     targets: tuple[str, ...],
     *,
+    at: Path | None = None,
     jobs: int,
     env: Mapping[str, str],
     enter: tuple[str, ...] = (),
-    steps: Steps,
-    earlier: Timeline | None,
+    costs: Costs,
     progress: Progress,
 ) -> Timeline:
     """Build the targets. Raises CompileError with the failing command's own output.
 
-    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with
-    half the jobs, once.
+    ``enter`` stands before ninja's command, which sees the folder ``at`` its own path. When a compiler is
+    killed for memory the rest is built with half the jobs, once.
     """
-    argv = (*enter, *command(ninja, build_dir, targets))
-    costs, log = _Costs(steps, earlier), build_dir / ".ninja_log"
-    todo = _planned(argv, env)
+    argv = (*enter, *command(ninja, at or build_dir, targets))
     try:
-        _run(argv, jobs, build_dir, env, _Meter(log, todo, costs, jobs, progress))
+        _run(argv, jobs, build_dir, env, _meter(argv, jobs, build_dir, env, costs, progress))
     except _KilledForMemoryError:
         if jobs == 1:
             raise
@@ -132,8 +119,7 @@ def build(
         progress.note(
             f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
         )
-        todo = _planned(argv, env)
-        _run(argv, fewer, build_dir, env, _Meter(log, todo, costs, fewer, progress))
+        _run(argv, fewer, build_dir, env, _meter(argv, fewer, build_dir, env, costs, progress))
     return timeline(build_dir)
 
 
@@ -180,70 +166,66 @@ def _is_elf(path: Path) -> bool:
         return False
 
 
-class _Costs:
-    """Seconds that a step is expected to take: as measured earlier, else by the recipe's weights."""
-
-    def __init__(self, steps: Steps, earlier: Timeline | None) -> None:
-        self._steps = steps
-        self._earlier = earlier.steps if earlier else {}
-
-    def of(self, output: str) -> float:
-        if output in self._earlier:
-            start, end = self._earlier[output]
-            return (end - start) / 1000
-        name = Path(output).name.removesuffix(".o")
-        guesses = (seconds for pattern, seconds in self._steps.seconds.items() if fnmatch(name, pattern))
-        return next(guesses, self._steps.default_seconds)
-
-
 class _Meter:
     """Turns finished steps into progress, with the seconds left."""
 
-    def __init__(self, log: Path, todo: list[str], costs: _Costs, jobs: int, progress: Progress) -> None:
+    def __init__(self, log: Path, forecast: Forecast, progress: Progress) -> None:
         self._log = log
         self._read = log.lstat().st_size if log.exists() else 0
         self._worst = (0.0, "")
-        self._costs = costs
-        self._left = sum(costs.of(o) for o in todo)
-        self._all, self._done = self._left, 0.0
-        self._jobs = jobs
+        self._forecast = forecast
         self._progress = progress
         self._began = time.monotonic()
 
-    def step(self, number: int, total: int, text: str) -> None:
-        cost = self._costs.of(text.rpartition(" ")[2])
-        self._left = max(0.0, self._left - cost)
-        self._done += cost
-        elapsed = time.monotonic() - self._began
-        # Weights are guesses: after a few steps this machine's own speed corrects them.
-        known = self._done > 0.02 * self._all and elapsed > 1.0
-        pace = elapsed / self._done if known else 1.0 / self._jobs
-        said = f"{Path(text.rpartition(' ')[2]).name.removesuffix('.o')}{self._slowest()}"
-        self._progress.advance(number, total, said, self._left * pace)
+    def step(self, number: int, total: int, running: int, text: str) -> None:
+        """Tell of a step that ended; ``running`` steps ran until then."""
+        output = text.rpartition(" ")[2]
+        self._learn()
+        left = self._forecast.left(output, time.monotonic() - self._began, running)
+        seconds, slowest = self._worst
+        slow = f" (slowest: {slowest} {seconds:.0f} s)" if seconds > 1 else ""
+        self._progress.advance(number, total, f"{_shown(output)}{slow}", left)
 
-    def _slowest(self) -> str:
-        """Return the slowest step so far, from what ninja has appended to its log since last time."""
+    def _learn(self) -> None:
+        """Take in what steps took, from what ninja has appended to its log since last time."""
         try:
             with open(self._log, errors="replace", opener=plain) as log:
                 log.seek(self._read)
                 new = log.read(_READ)
                 self._read = log.tell()
         except (OSError, ValueError):  # ValueError: its place in a file that is another by now
-            return ""
+            return
         for line in new.splitlines():
-            start, end, _, output, *_ = [*line.split("\t"), "", "", "", ""]
-            if _LOGGED.fullmatch(line):
-                self._worst = max(self._worst, ((int(end) - int(start)) / 1000, Path(output).name))
-        seconds, name = self._worst
-        return f" (slowest: {name.removesuffix('.o')} {seconds:.0f} s)" if seconds > 1 else ""
+            if found := _LOGGED.fullmatch(line):
+                seconds = max(0, int(found[2]) - int(found[1])) / 1000
+                self._forecast.measured(found[4], seconds)
+                self._worst = max(self._worst, (seconds, _shown(found[4])))
+
+
+def _shown(output: str) -> str:
+    return Path(output).name.removesuffix(".o")
+
+
+def _meter(
+    argv: tuple[str, ...],
+    jobs: int,
+    build_dir: Path,
+    env: Mapping[str, str],
+    costs: Costs,
+    progress: Progress,
+) -> _Meter:
+    """Return a meter for what there is to do, having told how long that should take."""
+    todo = _planned(argv, env)
+    forecast = Forecast(todo, costs, jobs)
+    if todo:
+        progress.advance(0, len(todo), "", forecast.beforehand)
+    return _Meter(build_dir / ".ninja_log", forecast, progress)
 
 
 def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
     """Return the outputs that ninja would make, from a dry run."""
     try:
-        done = process.run(
-            [*argv, "-n"], env={**env, "NINJA_STATUS": "[%f/%t] "}, check=False, timeout=_PATIENCE
-        )
+        done = process.run([*argv, "-n"], env={**env, **_STATUS}, check=False, timeout=_PATIENCE)
     except process.NoAnswerError as problem:
         raise CompileError(
             f"ninja does not say what there is to do: {problem.why}",
@@ -251,7 +233,7 @@ def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
             remedy="a pipe or the like may be among its files: --rebuild begins anew",
         ) from problem
     found = (_STEP.match(line) for line in done.output.splitlines())
-    return [m[3].rpartition(" ")[2] for m in found if m]
+    return [m[4].rpartition(" ")[2] for m in found if m]
 
 
 def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, str], meter: _Meter) -> None:
@@ -262,13 +244,13 @@ def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, st
     try:
         with (
             _opened(log) as out,
-            process.stream(args, env={**env, "NINJA_STATUS": "[%f/%t] "}, cwd=build_dir) as running,
+            process.stream(args, env={**env, **_STATUS}, cwd=build_dir) as running,
         ):
             for line in running:
                 out.write(line + "\n")
                 last.append(line)
                 if match := _STEP.match(line):
-                    meter.step(int(match[1]), int(match[2]), match[3])
+                    meter.step(int(match[1]), int(match[2]), int(match[3]), match[4])
                 if line.startswith("FAILED: "):
                     failing.append([line])
                 elif failing and not match and not line.startswith("ninja: "):

@@ -15,6 +15,7 @@ from sparkbuild.handover import EngineName
 from sparkbuild.packages import Pin, Sha256
 
 T = TypeVar("T")
+_MEMORY_MIB = 1600  # of a compile of which nothing is known
 Backend = Literal["cuda", "cpu"]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.+-]*$(?!\n)", max_length=64)]
 OptionName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=128)]
@@ -127,13 +128,21 @@ class Failure(Record, frozen=True):
 
 
 class Steps(Record, frozen=True):
-    """What a step costs before any build was measured: seconds by name, the first pattern wins; MiB."""
+    """What a step costs before any build was measured: seconds by name, the first pattern wins; MiB.
+
+    ``job_seconds`` is the sum over all steps of a build of the pinned commit: what one job would take.
+    """
 
     seconds: dict[str, float] = {}
+    job_seconds: dict[Backend, Annotated[float, msgspec.Meta(gt=0)]] = {}
     default_seconds: float = 3.0
     memory_mib: dict[Backend, Annotated[int, msgspec.Meta(gt=0)]] = msgspec.field(
         default_factory=lambda: {"cuda": 1600, "cpu": 1000}
     )
+
+    def memory(self, backend: Backend) -> int:
+        """Return the MiB that the largest compile takes."""
+        return self.memory_mib.get(backend, _MEMORY_MIB)
 
 
 class Recipe(Record, frozen=True):

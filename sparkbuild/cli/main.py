@@ -20,6 +20,7 @@ from sparkbuild.cli.matrix import matrix
 from sparkbuild.cli.options import (
     arch_option,
     build_options,
+    cache_options,
     catalog_option,
     finish,
     jobs_option,
@@ -130,6 +131,7 @@ cli.add_command(matrix)
 @jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
 @sandbox_option
+@cache_options
 @build_options
 def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
     """Build engines and store each as an artifact with a manifest."""
@@ -163,9 +165,11 @@ def plan(
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
     with progress() as shown:
-        made = pipeline.plan(request_of(engine, options), session_of(catalogs, shown))
+        request, session = request_of(engine, options), session_of(catalogs, shown)
+        made = pipeline.plan(request, session)
     declared = declared_options(made.source.path) if list_options else None
-    render.plan(made, declared, explain=explain, as_json=as_json)
+    expected = pipeline.expected(request, session)
+    render.plan(made, declared, expected, explain=explain, as_json=as_json)
 
 
 @cli.group()

@@ -26,7 +26,8 @@ class _Lines:
         say(f"» {plain(text)}", err=True)
 
     def advance(self, done: float, total: float, text: str = "", left: float | None = None) -> None:
-        if time.monotonic() - self._told < self._EVERY:
+        beforehand = not done and left is not None
+        if time.monotonic() - self._told < self._EVERY and not beforehand:
             return
         self._told = time.monotonic()
         share = f"{100 * done / total:3.0f} %" if total else ""

@@ -13,6 +13,8 @@ from sparkbuild.errors import SparkbuildError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
+    from sparkbuild.build.cache import Used
+    from sparkbuild.build.costs import Expected
     from sparkbuild.catalog import Catalog, Checked
     from sparkbuild.catalog.records import State
     from sparkbuild.pipeline import Result
@@ -91,16 +93,34 @@ def built(results: list[Result], *, as_json: bool) -> None:
         say(f"{result.stored.name}  {how}")
         say(f"  {result.stored.path}/bin")
         say(f"  {source_line(result.stored)}")
+        if made.build.cache and result.fresh:
+            say(f"  {cache_line(made.build.cache)}")
         say(f"  --version: {version_line(result.stored)}")
 
 
-def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as_json: bool) -> None:
-    """Show a plan; with ``explain`` each value's reason, with ``declared`` the source's options."""
+def cache_line(used: Used) -> str:
+    """Return what a build took from the compile cache, in words."""
+    said = f"{used.hits} of {used.hits + used.misses + used.uncached} objects from {used.tool}"
+    more = [f"{used.shared} of them from {used.storage}"] if used.storage else []
+    if used.faults:
+        more.append(f"{used.storage} failed {used.faults} times")
+    return "; ".join((said, *more))
+
+
+def plan(
+    made: Plan,
+    declared: Mapping[str, Option] | None,
+    expected: Expected | None,
+    *,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Show a plan and what it should take; ``explain`` adds reasons, ``declared`` the source's options."""
     if as_json:
         extra: dict[str, Any] = (
             {} if declared is None else {"options": sorted(declared.values(), key=lambda o: o.name)}
         )
-        document("plan", plan=made, **extra)
+        document("plan", plan=made, expected=expected, **extra)
         return
     if declared is not None:
         rows = [(o.name, o.kind, o.default, o.help) for o in sorted(declared.values(), key=lambda o: o.name)]
@@ -123,6 +143,7 @@ def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as
         ),
         ("CUDA", f"{cuda.version}, {cuda.origin}: {cuda.root}" if cuda else "no"),
         ("targets", " ".join(made.targets)),
+        ("expected", expected_line(expected)),
         ("key", made.key[:12]),
     ]
     table("plan", ("", ""), [*head, *(("note", n) for n in source.notes)])
@@ -134,6 +155,14 @@ def plan(made: Plan, declared: Mapping[str, Option] | None, *, explain: bool, as
         table("left out", ("intent", "why"), [(s.intent, s.reason) for s in made.skipped])
     else:
         table("definitions", ("definition", "value"), [(d.name, d.value) for d in made.definitions])
+
+
+def expected_line(expected: Expected | None) -> str:
+    """Return what compiling should take, and who says so."""
+    if expected is None:
+        return "not known: nothing was built here, and the recipe has no job_seconds"
+    jobs = "1 job" if expected.jobs == 1 else f"{expected.jobs} jobs"
+    return f"about {duration(expected.seconds)} to compile with {jobs}, by {expected.basis}"
 
 
 def engine_state(state: State) -> str:

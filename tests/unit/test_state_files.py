@@ -15,7 +15,7 @@ from sparkbuild.artifact import gc, index, store, use
 from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.store import Stored
 from sparkbuild.build import commands, ninja
-from sparkbuild.build.ninja import Timeline
+from sparkbuild.build.costs import Measured
 from sparkbuild.errors import MissingError, SparkbuildError
 from sparkbuild.files import Folders, keep, kept, locked, sha256_bytes, sha256_file
 from sparkbuild.handover import HandoverError, artifacts
@@ -69,7 +69,7 @@ def _records(tmp_path: Path) -> dict[str, object]:
     (tmp_path / "CMakeLists.txt").write_text('option(FAST "be fast" ON)\nif (NUMBER)\nendif()\n')
     return {
         "source.json": Record(source_of(), scan(tmp_path)),
-        "timings": Timeline({"a.o": (0, 17), "b.o": (3, 2000)}),
+        "timings": Measured({"a.o": 17, "b.o": 1997}, 2.014, 1.5),
     }
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from sparkbuild import process
 from sparkbuild.build import ninja
-from sparkbuild.build.ninja import NinjaFailure, Timeline, read_failure, replaced, timeline
+from sparkbuild.build.costs import Costs, Measured, Timeline
+from sparkbuild.build.ninja import NinjaFailure, read_failure, replaced, timeline
 from sparkbuild.catalog.records import Steps
 from sparkbuild.errors import CompileError, ExhaustedError, MissingError
 from tests.conftest import Told
@@ -39,11 +40,11 @@ def write(where: Path, **steps: str) -> None:
 
 
 def build(
-    tools: dict[str, Path], where: Path, told: Told, *, jobs: int = 1, earlier: Timeline | None = None
+    tools: dict[str, Path], where: Path, told: Told, *, jobs: int = 1, earlier: Measured | None = None
 ) -> Timeline:
     env = process.clean_env()
     return ninja.build(
-        tools["ninja"], where, ("all",), jobs=jobs, env=env, steps=_STEPS, earlier=earlier, progress=told
+        tools["ninja"], where, ("all",), jobs=jobs, env=env, costs=Costs(_STEPS, earlier), progress=told
     )
 
 
@@ -53,7 +54,7 @@ def test_it_builds_and_tells_what_each_step_took(tools: dict[str, Path], where: 
     assert set(found.steps) == {"a.c.o", "b.cu.o", "tool"}
     assert all(0 <= start <= end for start, end in found.steps.values())
     assert found.cpu_like_seconds >= 0
-    assert [(done, total) for done, total, _, _ in told.steps] == [(1, 3), (2, 3), (3, 3)]
+    assert [(done, total) for done, total, _, _ in told.steps] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert "Making a.c.o" in (where / "build.log").read_text()
 
 
@@ -73,14 +74,16 @@ def test_the_estimate_of_a_build_that_goes_on_is_for_what_is_left(
     write(where, a__cu__o="true", b__c__o="true")
     process.run([tools["ninja"], "-C", where, "a.cu.o"])
     build(tools, where, told)
-    assert [(done, total, left) for done, total, _, left in told.steps] == [(1, 1, 0)]
+    assert [(done, total, left) for done, total, _, left in told.steps] == [(0, 1, 1), (1, 1, 0)]
 
 
 def test_earlier_builds_teach_the_estimate(tools: dict[str, Path], where: Path, told: Told) -> None:
     rows = "build a.c.o: make\n  do = true\nbuild b.c.o: make a.c.o\n  do = true\nbuild all: phony b.c.o\n"
     (where / "build.ninja").write_text(_RULES + rows)
-    build(tools, where, told, jobs=2, earlier=Timeline({"a.c.o": (100, 600), "b.c.o": (0, 900_000)}))
-    assert [left for *_, left in told.steps] == [450.0, 0.0]
+    build(tools, where, told, jobs=2, earlier=Measured({"a.c.o": 500, "b.c.o": 900_000}, 900.5, 1.0))
+    beforehand, left, end = [left for *_, left in told.steps]
+    assert (beforehand, end) == (900.0, 0.0)  # one step is one job, whatever their number
+    assert left == pytest.approx(900.0, rel=0.2)  # less what a.c.o said of the pace
 
 
 def test_nothing_to_do_is_fine(tools: dict[str, Path], where: Path, told: Told) -> None:

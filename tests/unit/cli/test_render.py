@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparkbuild.artifact.store import Stored
+from sparkbuild.build.costs import Expected
 from sparkbuild.catalog.records import Shelf, State
 from sparkbuild.cli import progress, render
 from sparkbuild.errors import CompileError
@@ -127,7 +128,7 @@ def test_markup_in_data_is_data(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_plan_shows_what_decides_it(capsys: pytest.CaptureFixture[str]) -> None:
-    render.plan(plan_of(), None, explain=False, as_json=False)
+    render.plan(plan_of(), None, None, explain=False, as_json=False)
     out = capsys.readouterr().out
     said = (
         "Toy [deprecated since 2026-05-25: use another]",
@@ -141,8 +142,40 @@ def test_a_plan_shows_what_decides_it(capsys: pytest.CaptureFixture[str]) -> Non
     assert "because" not in out
 
 
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [
+        (None, "not known: nothing was built here"),
+        (
+            Expected(212.5, 3400.0, 16, "the recipe's weights"),
+            "about 3 min 32 s to compile with 16 jobs, by the recipe's weights",
+        ),
+        (
+            Expected(40.0, 40.0, 1, "an earlier build here"),
+            "about 40 s to compile with 1 job, by an earlier build here",
+        ),
+    ],
+)
+def test_a_plan_says_what_it_should_take(
+    expected: Expected | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.plan(plan_of(), None, expected, explain=False, as_json=False)
+    assert words in capsys.readouterr().out
+    render.plan(plan_of(), None, expected, explain=False, as_json=True)
+    found = json.loads(capsys.readouterr().out)["expected"]
+    assert (found["seconds"] if found else None) == (expected.seconds if expected else None)
+
+
+def test_what_is_expected_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.progress() as shown:
+        shown.advance(0, 400, "", 212.5)
+        shown.advance(0, 400)
+        shown.advance(1, 400, "a.c", 212.0)
+    assert capsys.readouterr().err == "    0 %  · 3 min 32 s left\n"
+
+
 def test_explain_gives_reasons_and_what_was_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    render.plan(plan_of(), None, explain=True, as_json=False)
+    render.plan(plan_of(), None, None, explain=True, as_json=False)
     out = capsys.readouterr().out
     assert all(
         words in out for words in ("recipe:fast", "because", "this source does not declare TOY_GRAPHS")
@@ -150,7 +183,7 @@ def test_explain_gives_reasons_and_what_was_left_out(capsys: pytest.CaptureFixtu
 
 
 def test_the_options_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
-    render.plan(plan_of(), options_of("TOY_B", "TOY_A"), explain=False, as_json=False)
+    render.plan(plan_of(), options_of("TOY_B", "TOY_A"), None, explain=False, as_json=False)
     out = capsys.readouterr().out
     assert out.index("TOY_A") < out.index("TOY_B")
     assert "TOY_FAST" not in out
@@ -158,7 +191,7 @@ def test_the_options_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_plan_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of()
-    render.plan(plan, options_of("TOY_A"), explain=False, as_json=True)
+    render.plan(plan, options_of("TOY_A"), None, explain=False, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "sparkbuild/plan/1"
     assert found["plan"]["key"] == plan.key
