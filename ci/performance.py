@@ -169,13 +169,13 @@ each value is the median of several rounds (in brackets the smallest, the larges
 runs both sides one after the other on the same machine, every second round the other way round. Only where
 a row names no second thing is the value itself in the table.
 
-"Cold" is `sparkbuild build` with source and toolkit fetched, but an empty build folder, an empty compile
-cache and nothing in the store. "By hand" is cmake and ninja with the plan's own definitions, environment
-and targets, the source at the same path, and no compile cache. "NVIDIA's playbook's commands" are cmake
-with `GGML_CUDA=ON` (for CUDA), `CMAKE_CUDA_ARCHITECTURES` and `LLAMA_CURL=OFF`, then `make -j8`: fewer
-FlashAttention kernels and never more than 8 jobs, so that row is told, not judged. "20 upstream commits
-later" is a newer commit, built with the compile cache that the older one's cold build filled. Memory is
-that of the largest process.
+"Cold" is `sparkbuild build` with source and toolkit fetched and this machine's compilers proved, but an
+empty build folder, an empty compile cache and nothing in the store. "By hand" is cmake and ninja with the
+plan's own definitions, environment and targets, the source at the same path, and no compile cache.
+"NVIDIA's playbook's commands" are cmake with `GGML_CUDA=ON` (for CUDA), `CMAKE_CUDA_ARCHITECTURES` and
+`LLAMA_CURL=OFF`, then `make -j8`: fewer FlashAttention kernels and never more than 8 jobs, so that row is
+told, not judged. "20 upstream commits later" is a newer commit, built with the compile cache that the older
+one's cold build filled. Memory is that of the largest process.
 """
 
 
