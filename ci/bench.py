@@ -119,7 +119,7 @@ class Notebook:
         return any((m.of, m.round) == (name, number) for m in self.measured)
 
     def longest(self, name: str) -> float:
-        """Return the seconds that a measure took at most; of one never taken, those of what it is paired with."""
+        """Return the seconds that a measure took at most; never taken, as long as what it is paired with."""
         beside = next(group for group in _ORDER if name in group)
         taken = {of: max((m.seconds for m in self.measured if m.of == of), default=0.0) for of in beside}
         return taken[name] or max(taken.values())
