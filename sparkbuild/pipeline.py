@@ -17,7 +17,7 @@ from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import costs
-from sparkbuild.build.jobs import available_cores, choose_jobs
+from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
@@ -59,11 +59,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Where to look, where to put, whom to tell."""
+    """Where to look, where to put, whom to tell; ``shared`` are jobs that builds at the same time share."""
 
     catalog: Catalog
     folders: Folders
     progress: Progress
+    shared: Shared | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -189,7 +190,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         check_source(made.source)
-        around = building.Surroundings(jobs=request.jobs, sandbox=request.sandbox)
+        around = building.Surroundings(jobs=request.jobs, shared=session.shared, sandbox=request.sandbox)
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")

@@ -210,7 +210,7 @@ def test_a_result_says_where_it_is_and_how_it_came(
     capsys: pytest.CaptureFixture[str], report: VersionReport, said: str, fresh: bool, how: str
 ) -> None:
     stored = Stored(Path("/store/toy/x"), manifest_of(version=report))
-    render.built([Result(stored, fresh)], as_json=False)
+    render.built([Result(stored, fresh)], [], as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{stored.name}  {how}"
     assert lines[1].strip() == "/store/toy/x/bin"
@@ -218,7 +218,7 @@ def test_a_result_says_where_it_is_and_how_it_came(
 
 
 def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    render.built([Result(Stored(Path("/s"), manifest_of()), fresh=True)], as_json=True)
+    render.built([Result(Stored(Path("/s"), manifest_of()), fresh=True)], [], as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "sparkbuild/build/1"
     assert [(a["fresh"], a["path"]) for a in found["artifacts"]] == [(True, "/s")]
