@@ -208,6 +208,8 @@ class _Schedule:
         self.done[name] = Done(worker.request, result, problem)
         self._board.done(name, problem)
         if lane := worker.rest or (self._lanes.pop(0) if self._lanes else []):
+            if not self._working:  # a ninja that was killed has lost its jobs
+                self._jobs.deal(1)
             self._start(lane)
         else:
             self._jobs.add()
