@@ -16,6 +16,7 @@ from sparkbuild.artifact import store
 from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
+from sparkbuild.build import cache as caching
 from sparkbuild.build import costs
 from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
@@ -43,7 +44,7 @@ from sparkbuild.verification import Journey, Seen, failures, follow
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a person asked for."""
+    """What a person asked for. ``cache_storage`` is where a compile cache is shared, as ccache names it."""
 
     engine: str
     arch: str
@@ -56,6 +57,8 @@ class Request(msgspec.Struct, frozen=True):
     offline: bool = False
     rebuild: bool = False
     sandbox: bool = False
+    cache: bool = True
+    cache_storage: str = ""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -190,7 +193,8 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         check_source(made.source)
-        around = building.Surroundings(jobs=request.jobs, shared=session.shared, sandbox=request.sandbox)
+        cache = _cache(made, request, session)
+        around = building.Surroundings(request.jobs, session.shared, cache, sandbox=request.sandbox)
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
@@ -202,6 +206,16 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
     if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
         raise CompileError("the artifact vanished from the store", where=str(folders.store))
     return stored
+
+
+def _cache(made: Plan, request: Request, session: Session) -> caching.Cache | None:
+    """Return the compile cache that a build may use: what is not trusted would write to it, too."""
+    if not request.cache or request.sandbox:
+        return None
+    cache, why = caching.find_cache(made, session.folders, request.cache_storage)
+    if why:
+        session.progress.note(why)
+    return cache
 
 
 def _timeline(built: building.Built) -> timelines.Timeline:
@@ -262,7 +276,7 @@ def check_source(source: SourceTree) -> None:
 def check_tools(made: Plan, request: Request, session: Session, where: Path) -> None:
     """Raise CompileError when a compiler, CUDA or CMake is not the one any more that the key names.
 
-    What was built with two of them goes.
+    What was built with two of them goes, and all of the compile cache: it may hold such objects.
     """
     tools = find_tools(request, session)
     now = {
@@ -271,7 +285,8 @@ def check_tools(made: Plan, request: Request, session: Session, where: Path) -> 
         "CMake": (made.cmake, building.find_tools().cmake_version),
     }
     if changed := [name for name, (before, after) in now.items() if before != after]:
-        sandbox.clear(where)
+        for folder in (where, session.folders.cache / caching.FOLDER):
+            sandbox.clear(folder)
         raise CompileError(
             f"changed while this was built: {', '.join(changed)}; it is of two makes and is not stored",
             where=str(where),

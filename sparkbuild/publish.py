@@ -18,7 +18,7 @@ import msgspec
 from sparkbuild.artifact import index, store
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact.store import Stored
-from sparkbuild.errors import StoreError, UsageError
+from sparkbuild.errors import FindingError, StoreError, UsageError
 from sparkbuild.evidence import sbom, signing, statements
 from sparkbuild.files import (
     disk_error,
@@ -76,7 +76,8 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
 
     What is remembered to be published stays when the store is cleaned up.
     Raises UsageError for a place that can not be, StoreError when the artifact is not what its manifest
-    describes, when other bytes lie under its key already, or for what the disk refuses.
+    describes, when other bytes lie under its key already, or for what the disk refuses; FindingError for one
+    that a compile cache had a part in, until a rebuild without it gave the same bytes.
     """
     progress.stage(f"publish {found.name} to {redact(dest)}")
     path = Path(os.path.realpath(found.path))
@@ -89,6 +90,8 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
                 where=str(path),
                 remedy="build it again with --rebuild",
             )
+        if remember:
+            _check_cached(found, path)
         if dest.startswith("oci://"):
             handed = _to_registry(found, dest, extra)
         elif dest.endswith(ARCHIVE):
@@ -99,6 +102,17 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
         if remember:
             _remember(found, handed.place)
     return handed
+
+
+def _check_cached(found: Stored, path: Path) -> None:
+    """Raise FindingError where objects came from a compile cache and no rebuild has proved the same bytes."""
+    cache = found.manifest.build.cache
+    if cache and cache.hits and index.verdicts(path, sha256_file(path / MANIFEST))[0] != "identical":
+        raise FindingError(
+            f"{cache.hits} objects of {found.name} are from the compile cache, and no rebuild proved it yet",
+            where=str(path),
+            remedy=f"sparkbuild reproduce {found.name}; or build it with --rebuild --no-cache",
+        )
 
 
 def _check_place(found: Stored, dest: str) -> None:

@@ -302,7 +302,7 @@ def _cause(
     ninja: list[str | Path] = [tools.ninja, "-C", built.build_dir, "-t", "commands", "-s"]
     times = itertools.count(1)
     isolation = building.isolated(made, around, built.build_dir, tools)
-    with placed(made.source.path, isolation, there.progress) as place:
+    with placed(made.source.path, built.build_dir, isolation, there.progress) as place:
         return find_cause(
             original,
             built.build_dir,

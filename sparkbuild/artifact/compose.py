@@ -104,4 +104,5 @@ def _build(done: Finished) -> manifests.Build:
         compile_seconds=round(built.compile_seconds, 3),
         cpu_seconds=round(built.cpu_seconds, 3),
         deprecated=built.configured.deprecated,
+        cache=built.cache,
     )

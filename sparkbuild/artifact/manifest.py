@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sparkbuild.build.cache import Used
 from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
@@ -115,7 +116,8 @@ class Build(Record, frozen=True):
 
     ``place`` says how the source came to the one path at which every build sees it: shown there in a
     namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart. In a
-    sandbox the source's code, and what it made, saw nothing but its tools and its build folder.
+    sandbox the source's code, and what it made, saw nothing but its tools and its build folder. ``cache`` is
+    what the compile cache gave, null where none was asked.
     """
 
     started: dt.datetime
@@ -134,6 +136,7 @@ class Build(Record, frozen=True):
     compile_seconds: float
     cpu_seconds: float
     deprecated: tuple[str, ...]
+    cache: Used | None = None
 
 
 class File(Record, frozen=True):

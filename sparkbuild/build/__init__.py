@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sparkbuild import process
+from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.jobs import Shared
@@ -21,7 +22,7 @@ from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, keep, kept
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
-from sparkbuild.toolchain.place import SOURCE, Isolation, Place, Way, placed
+from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, Place, Way, placed
 from sparkbuild.toolchain.sandbox import View
 
 
@@ -38,12 +39,13 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What may differ between two builds of one plan and must not change a byte of the result.
 
     ``environment`` is added to the build's own; ``jobs`` is a number, or None for what this machine
-    bears; ``shared`` are jobs that builds at the same time share. In a ``sandbox`` the source's code has
-    nothing but its tools and its build folder.
+    bears; ``shared`` are jobs that builds at the same time share; a ``cache`` gives what would be compiled.
+    In a ``sandbox`` the source's code has nothing but its tools and its build folder.
     """
 
     jobs: int | None = None
     shared: Shared | None = None
+    cache: caching.Cache | None = None
     isolation: Isolation = Isolation()
     environment: dict[str, str] = {}
     umask: int = 0o022
@@ -53,6 +55,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 class Built(msgspec.Struct, frozen=True):
     """A finished build: its folder, what CMake made of the plan, what was compiled, how long.
 
+    ``cache`` is what came from the compile cache, None where there was none.
     ``place`` is how the source came to the path at which every build sees it.
     """
 
@@ -67,6 +70,7 @@ class Built(msgspec.Struct, frozen=True):
     configure_seconds: float
     compile_seconds: float
     cpu_seconds: float
+    cache: caching.Used | None
 
 
 def find_tools() -> Tools:
@@ -134,9 +138,10 @@ def _ready(plan: Plan, where: Path, around: Surroundings, progress: Progress) ->
     isolation = isolated(plan, around, where, tools)
     if around.sandbox:  # what it makes belongs to this user, and may be set-user-ID
         where.chmod(0o700)
-    with _umask(around.umask), placed(plan.source.path, isolation, progress) as place:
+    with _umask(around.umask), placed(plan.source.path, where, isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
-        yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, where))
+        more = caching.definitions(around.cache, plan) if around.cache else {}
+        yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, BUILD, more))
 
 
 def configure_only(plan: Plan, where: Path, progress: Progress, *, sandbox: bool = False) -> configure.Ran:
@@ -160,6 +165,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where, place.enter)
         count = jobs.share_jobs(recipe.steps.memory(plan.backend), around.shared, asked=around.jobs)
+        for_cache = caching.prepare(around.cache, plan, entries, where) if around.cache else {}
         if dropped := drop_damaged(where):
             progress.note(f"cut short in an earlier run and made again: {', '.join(dropped)}"[:500])
         progress.stage(f"compile {len(plan.targets)} targets, {count.count} jobs at once ({count.why})")
@@ -169,15 +175,18 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             tools.ninja,
             where,
             plan.targets,
+            at=BUILD,
             jobs=count.count,
             shared=around.shared,
-            env=env,
+            env=env | for_cache,
             enter=place.enter,
             costs=Costs(recipe.steps, earlier, machine_pace(folders)),
             progress=progress,
         )
-    keep(learning, learned(earlier, line, frozenset(), recipe.steps, before_it))
-    command = (*ninja.command(tools.ninja, where, plan.targets), "-j", str(count.count))
+    used, sources = caching.used(around.cache, where) if around.cache else (None, frozenset())
+    cached = frozenset(e.output for e in entries if e.file in sources)
+    keep(learning, learned(earlier, line, cached, recipe.steps, before_it))
+    command = (*ninja.command(tools.ninja, BUILD, plan.targets), "-j", str(count.count))
     return Built(
         build_dir=where,
         place=place.way,
@@ -190,6 +199,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         configure_seconds=configure_seconds,
         compile_seconds=time.monotonic() - began,
         cpu_seconds=_children_cpu() - before,
+        cache=used,
     )
 
 

@@ -54,12 +54,16 @@ class Configured(msgspec.Struct, frozen=True):
     deprecated: tuple[str, ...]
 
 
-def command(plan: Plan, cmake: Path, ninja: Path, build_dir: Path) -> tuple[str, ...]:
+def command(
+    plan: Plan, cmake: Path, ninja: Path, build_dir: Path, more: dict[str, str] | None = None
+) -> tuple[str, ...]:
     """Return the configure command; a definition is one argument, no shell ever sees it.
 
-    ninja is not to configure again: it would do so without end where a clock went back.
+    ``more`` are definitions that change no byte. ninja is not to configure again: it would do so without
+    end where a clock went back.
     """
-    given = tuple(f"-D{d.name}={d.value}" for d in plan.definitions)
+    pairs = {d.name: d.value for d in plan.definitions} | (more or {})
+    given = tuple(f"-D{name}={value}" for name, value in pairs.items())
     base = (str(cmake), "-S", str(SOURCE), "-B", str(build_dir), "-G", "Ninja")
     return (*base, f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_SUPPRESS_REGENERATION=ON", *given)
 

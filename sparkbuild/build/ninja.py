@@ -99,6 +99,7 @@ def build(
     build_dir: Path,
     targets: tuple[str, ...],
     *,
+    at: Path | None = None,
     jobs: int,
     shared: Shared | None = None,
     env: Mapping[str, str],
@@ -108,10 +109,11 @@ def build(
 ) -> Timeline:
     """Build the targets. Raises CompileError with the failing command's own output.
 
-    ``enter`` stands before ninja's command. When a compiler is killed for memory the rest is built with
-    half the jobs, once; of ``shared`` jobs half are kept from all builds meanwhile.
+    ``enter`` stands before ninja's command, which sees the folder ``at`` its own path. When a compiler is
+    killed for memory the rest is built with half the jobs, once; of ``shared`` jobs half are kept from all
+    builds meanwhile.
     """
-    argv = (*enter, *command(ninja, build_dir, targets))
+    argv = (*enter, *command(ninja, at or build_dir, targets))
 
     def run(jobs: int) -> None:
         meter = _meter(argv, jobs, build_dir, env, costs, progress)

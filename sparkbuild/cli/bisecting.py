@@ -9,6 +9,7 @@ import click
 
 from sparkbuild.cli.options import (
     any_commit_options,
+    cache_options,
     finish,
     jobs_option,
     request_of,
@@ -28,6 +29,7 @@ from sparkbuild.errors import FindingError
 @click.option("--bad", required=True, metavar="REF", help="A later one where it is not.")
 @jobs_option
 @sandbox_option
+@cache_options
 @any_commit_options
 def bisect(
     engine: str,

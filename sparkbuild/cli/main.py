@@ -20,6 +20,7 @@ from sparkbuild.cli.matrix import matrix
 from sparkbuild.cli.options import (
     arch_option,
     build_options,
+    cache_options,
     catalog_option,
     finish,
     jobs_option,
@@ -115,6 +116,7 @@ cli.add_command(matrix)
 @jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
 @sandbox_option
+@cache_options
 @build_options
 def build(
     engines: tuple[str, ...],

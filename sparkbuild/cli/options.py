@@ -72,6 +72,25 @@ _any_build = (
 )
 
 
+_cache = (
+    click.option(
+        "--cache/--no-cache", default=True, help="Take objects from the compile cache, or compile everything."
+    ),
+    click.option(
+        "--cache-storage",
+        metavar="URL",
+        default="",
+        envvar="SPARKBUILD_CACHE_STORAGE",
+        help="A compile cache to share, such as redis://HOST or http://HOST/PATH: see docs/cache.md.",
+    ),
+)
+
+
+def cache_options(command: Command) -> Command:
+    """Add the options that say what the compile cache is."""
+    return _with(command, *_cache)
+
+
 def build_options(command: Command) -> Command:
     """Add the options that decide what is built."""
     return _with(command, *_any_build[:2], *_which_source, *_any_build[2:])

@@ -13,6 +13,7 @@ from sparkbuild.errors import SparkbuildError
 
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
+    from sparkbuild.build.cache import Used
     from sparkbuild.build.costs import Expected
     from sparkbuild.catalog import Catalog, Checked
     from sparkbuild.catalog.records import State
@@ -99,11 +100,22 @@ def built(results: Sequence[Result], failed: Sequence[Done], *, as_json: bool) -
         say(f"{result.stored.name}  {how}")
         say(f"  {result.stored.path}/bin")
         say(f"  {source_line(result.stored)}")
+        if made.build.cache and result.fresh:
+            say(f"  {cache_line(made.build.cache)}")
         say(f"  --version: {version_line(result.stored)}")
     for done in failed:
         say(f"\n{done.request.engine} {done.request.arch} {done.request.backend}:", err=True)
         if done.problem:
             error(done.problem, as_json=False)
+
+
+def cache_line(used: Used) -> str:
+    """Return what a build took from the compile cache, in words."""
+    said = f"{used.hits} of {used.hits + used.misses + used.uncached} objects from {used.tool}"
+    more = [f"{used.shared} of them from {used.storage}"] if used.storage else []
+    if used.faults:
+        more.append(f"{used.storage} failed {used.faults} times")
+    return "; ".join((said, *more))
 
 
 def plan(

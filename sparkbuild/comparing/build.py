@@ -224,6 +224,7 @@ def _making(made: Manifest) -> Mapping[str, str]:
         "took": f"{build.wall_seconds:.1f} s",
         "of it configuring": f"{build.configure_seconds:.1f} s",
         "of it compiling": f"{build.compile_seconds:.1f} s",
+        "from the compile cache": f"{build.cache.hits} objects" if build.cache else "",
         "CPU time": f"{build.cpu_seconds:.1f} s",
         "deprecated": ", ".join(build.deprecated),
         "recipe": made.engine.recipe_digest,

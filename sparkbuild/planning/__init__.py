@@ -15,7 +15,7 @@ from sparkbuild.planning.measures import cuda_flags, host_flags
 from sparkbuild.source import Option, SourceTree
 from sparkbuild.toolchain import Compilers, CudaToolkit
 
-KEY_FORMAT = 2  # 2: one source path, prefix maps, nvcc's seed
+KEY_FORMAT = 3  # 2: one source path, prefix maps, nvcc's seed; 3: one path for the build folder
 _CMAKE_OWN = re.compile(r"^(CMAKE_[A-Z0-9_]+|BUILD_SHARED_LIBS|BUILD_TESTING|CUDAToolkit_ROOT)$")
 _WORD = re.compile(r"\{(\w+)\}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from sparkbuild.toolchain.place import SOURCE
+from sparkbuild.toolchain.place import BUILD, SOURCE
 
 _CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 
@@ -16,8 +16,8 @@ _CACHE = "/sparkbuild"  # what stands for the cache folder in the bytes
 def host_flags(cache: Path) -> str:
     """Return what CMAKE_C_FLAGS and CMAKE_CXX_FLAGS get, for a build below ``cache``.
 
-    -ffile-prefix-map changes __FILE__ and debug information: for the source tree, and for the cache, where
-    sources that a build generates and an assembled CUDA toolkit lie. gcc splits it at the last "=".
+    -ffile-prefix-map changes __FILE__ and debug information: for the source tree, for what the build itself
+    generates, and for the cache, where an assembled CUDA toolkit lies. gcc splits it at the last "=".
 
     Quoted for one shell, the one that ninja starts, and with "$" doubled for ninja itself, into whose
     variables CMake copies flags as they are. The value does not begin with a quote: CMake takes away
@@ -42,7 +42,7 @@ def cuda_flags(cache: Path) -> str:
 
 def _maps(cache: Path) -> list[str]:
     """Return the maps as words of a shell; what is quoted is the path, so that each begins with "-"."""
-    places = {SOURCE: ".", cache: _CACHE}
+    places = {SOURCE: ".", BUILD: f"{_CACHE}/build", cache: _CACHE}
     return [f"-ffile-prefix-map={shlex.quote(str(old))}={new}" for old, new in places.items()]
 
 

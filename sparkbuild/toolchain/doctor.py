@@ -48,6 +48,7 @@ def _checks(toolchain: Toolchain, wheels: CudaWheels, folders: Folders) -> Itera
     yield _native_detection(toolchain, compilers)
     yield _place()
     yield _sandbox()
+    yield _program("ccache", "apt-get install ccache: else every build compiles everything", needed=False)
     yield _cuda(toolchain, wheels, compilers, folders)
     if is_cross(toolchain):
         emulator = f"qemu-{target_processor(toolchain)}"

@@ -1,9 +1,10 @@
-"""Where a compile sees the source: at one path, whoever builds it and wherever the tree really lies.
+"""Where a compile sees the source and the build folder: at one path each, wherever they really lie.
 
 nvcc hashes a source's real path into device symbols (those in anonymous namespaces), so equal bytes need
-an equal path; neither a symlink nor a prefix map will do. Bubblewrap shows the tree there, in namespaces
-of the build's own. Where the kernel does not allow these, as Ubuntu 24.04 does not for most users, the
-tree is copied there: the same bytes, but the network stays within reach, and builds take turns.
+an equal path; neither a symlink nor a prefix map will do. And builds whose commands are equal to the last
+path can share what they compile. Bubblewrap shows both there, in namespaces of the build's own. Where the
+kernel does not allow these, as Ubuntu 24.04 does not for most users, the tree is copied there and a link
+leads to the build folder: the same bytes, but the network stays within reach, and builds take turns.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sparkbuild.toolchain import sandbox
 
 SOURCE = Path("/var/tmp/sparkbuild/source")  # noqa: S108 - a mount point, or a copy that is checked
 ROOM = SOURCE.parent
+BUILD = ROOM / "build"
 Way = Literal["namespace", "copy", "sandbox"]
 
 
@@ -54,12 +56,12 @@ class Place(msgspec.Struct, frozen=True):
 @functools.cache
 def why_no_namespace(isolation: Isolation = _AS_IT_IS) -> str:
     """Return why the tree can not be shown in a namespace here, or not so isolated; empty when it can."""
-    return sandbox.tried(_bubblewrap(Path("/"), isolation))
+    return sandbox.tried(_bubblewrap(Path("/"), Path("/"), isolation))
 
 
 @contextlib.contextmanager
-def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Place]:
-    """Hold a tree at SOURCE for the block.
+def placed(tree: Path, where: Path, isolation: Isolation, progress: Progress) -> Iterator[Place]:
+    """Hold a tree at SOURCE and the build folder ``where`` at BUILD for the block.
 
     Raises MissingError when there is neither a namespace nor a folder of that name to be had, or no
     sandbox and that was asked for; StoreError when the copy fails.
@@ -68,29 +70,31 @@ def placed(tree: Path, isolation: Isolation, progress: Progress) -> Iterator[Pla
     if isolation.view is not None:
         sandbox.check()
         named = ("--hostname", isolation.host) if isolation.host else ()
-        shown = (*named, "--ro-bind", str(tree), str(SOURCE))
+        shown = (*named, "--ro-bind", str(tree), str(SOURCE), "--bind", str(where), str(BUILD))
         yield Place("sandbox", sandbox.enter(isolation.view, user=isolation.user, more=shown))
         return
     if not why_no_namespace():
-        yield Place("namespace", _bubblewrap(tree, isolation))
+        yield Place("namespace", _bubblewrap(tree, where, isolation))
         return
     with _claimed(progress):
         _copy(tree)
-        yield Place("copy")
+        with _linked(where):
+            yield Place("copy")
 
 
-def _bubblewrap(tree: Path, isolation: Isolation) -> tuple[str, ...]:
-    """Return the words that show ``tree`` at SOURCE, read-only; when bwrap ends, all it started does.
+def _bubblewrap(tree: Path, where: Path, isolation: Isolation) -> tuple[str, ...]:
+    """Return the words that show ``tree`` at SOURCE, read-only, and ``where`` at BUILD.
 
-    As process 1 of its namespace a command is bwrap's own child, so its CPU time is counted. What is
-    mounted over is /var/tmp, which nobody but root can move: whoever owns a folder in it could move that,
-    with what is mounted there, and put another source in its place. What lies there is bound back.
+    When bwrap ends, all it started does. As process 1 of its namespace a command is bwrap's own child, so
+    its CPU time is counted. What is mounted over is /var/tmp, which nobody but root can move: whoever owns
+    a folder in it could move that, with what is mounted there, and put another source in its place. What
+    lies there is bound back.
     """
     words = ["bwrap", "--die-with-parent", "--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/"]
     words += ["--tmpfs", str(ROOM.parent)]
     for path in _ours(ROOM.parent) + _ours(ROOM):
         words += ["--dev-bind-try", str(path), str(path)]
-    words += ["--ro-bind", str(tree), str(SOURCE)]
+    words += ["--ro-bind", str(tree), str(SOURCE), "--dev-bind", str(where), str(BUILD)]
     if not isolation.network:
         words += ["--unshare-net"]
     if isolation.user is not None:
@@ -106,7 +110,7 @@ def _ours(folder: Path) -> list[Path]:
         found = sorted(folder.iterdir())
     except OSError:  # it is not there, or others may not look into it
         return []
-    return [p for p in found if p not in (ROOM, SOURCE) and _owner(p) in (0, os.getuid())]
+    return [p for p in found if p not in (ROOM, SOURCE, BUILD) and _owner(p) in (0, os.getuid())]
 
 
 def _owner(path: Path) -> int | None:
@@ -126,6 +130,20 @@ def _copy(tree: Path) -> None:
             where=str(SOURCE),
             remedy="free some disk space there, or install bubblewrap and allow it namespaces",
         ) from problem
+
+
+@contextlib.contextmanager
+def _linked(where: Path) -> Iterator[None]:
+    """Let BUILD lead to ``where``; whoever holds SOURCE may."""
+    try:
+        BUILD.unlink(missing_ok=True)
+        BUILD.symlink_to(where)
+    except OSError as problem:
+        raise _in_the_way(BUILD, f"can not be replaced ({problem.strerror})") from problem
+    try:
+        yield
+    finally:
+        BUILD.unlink(missing_ok=True)
 
 
 def _check_path() -> None:

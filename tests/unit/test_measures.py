@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkbuild.planning.measures import cuda_flags, host_flags
-from sparkbuild.toolchain.place import SOURCE
+from sparkbuild.toolchain.place import BUILD, SOURCE
 
 _OF_SOURCE = f"-ffile-prefix-map={SOURCE}=."
+_OF_BUILD = f"-ffile-prefix-map={BUILD}=/sparkbuild/build"
 # What a cache folder may have in its path: Folders.default refuses the rest.
 _paths = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters=';"\\|'), min_size=1
@@ -22,7 +23,7 @@ def _words(flags: str) -> list[str]:
 
 
 def test_a_plain_path_is_not_quoted() -> None:
-    maps = f"{_OF_SOURCE} -ffile-prefix-map=/c=/sparkbuild"
+    maps = f"{_OF_SOURCE} {_OF_BUILD} -ffile-prefix-map=/c=/sparkbuild"
     assert host_flags(Path("/c")) == maps
     assert cuda_flags(Path("/c")) == f"-objtemp --frandom-seed=sparkbuild {maps}"
 
@@ -30,7 +31,7 @@ def test_a_plain_path_is_not_quoted() -> None:
 @given(_paths)
 def test_gcc_gets_the_path_through_one_shell(name: str) -> None:
     cache = Path("/home") / name
-    assert _words(host_flags(cache)) == [_OF_SOURCE, f"-ffile-prefix-map={cache}=/sparkbuild"]
+    assert _words(host_flags(cache)) == [_OF_SOURCE, _OF_BUILD, f"-ffile-prefix-map={cache}=/sparkbuild"]
 
 
 @given(_paths)

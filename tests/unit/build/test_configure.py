@@ -60,8 +60,9 @@ class Bench:
     ) -> Configured:
         plan = msgspec.structs.replace(self.plan(definitions or {}, origin), **changes)
         argv = configuring.command(plan, self._tools["cmake"], self._tools["ninja"], self.build)
+        self.build.mkdir(exist_ok=True)
         env = process.clean_env(HOME=str(self.source))
-        with placed(self.source, Isolation(), Silent()) as place:
+        with placed(self.source, self.build, Isolation(), Silent()) as place:
             return configuring.configure(plan, failures, argv, self.build, env, place.enter)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from sparkbuild import process
 from sparkbuild.errors import MissingError, StoreError
 from sparkbuild.progress import Silent
 from sparkbuild.toolchain import place
-from sparkbuild.toolchain.place import SOURCE, Isolation, placed
+from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, Place, placed
+
+_AS_IT_IS = Isolation()
 
 
 @pytest.fixture
@@ -31,12 +34,17 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "room"
     monkeypatch.setattr(place, "ROOM", folder)
     monkeypatch.setattr(place, "SOURCE", folder / "source")
+    monkeypatch.setattr(place, "BUILD", folder / "build")
     monkeypatch.setattr(place, "why_no_namespace", lambda: "not allowed")
     return folder
 
 
+def held(tree: Path, isolation: Isolation = _AS_IT_IS) -> AbstractContextManager[Place]:
+    return placed(tree, tree.parent, isolation, Silent())
+
+
 def inside(tree: Path, isolation: Isolation, *words: str) -> str:
-    with placed(tree, isolation, Silent()) as found:
+    with held(tree, isolation) as found:
         return process.run([*found.enter, *words]).output.strip()
 
 
@@ -53,6 +61,10 @@ class TestNamespace:
         inside(tree, Isolation(), "touch", str(tmp_path / "written"))
         assert (tmp_path / "written").exists()
 
+    def test_what_is_written_at_the_build_folder_is_in_it(self, tree: Path) -> None:
+        inside(tree, Isolation(), "sh", "-c", f"cd {BUILD} && pwd > made")
+        assert (tree.parent / "made").read_text().strip() == str(BUILD)
+
     def test_it_ends_with_the_block(self, tree: Path) -> None:
         (tree / "only-here").touch()  # another build may be at SOURCE meanwhile
         inside(tree, Isolation(), "test", "-e", f"{SOURCE}/only-here")
@@ -60,7 +72,7 @@ class TestNamespace:
 
     def test_who_owns_a_folder_on_the_way_can_not_swap_the_source(self, tree: Path) -> None:
         """A mount moves with the folder that it is on, whose owner may move that."""
-        with placed(tree, Isolation(), Silent()) as found:
+        with held(tree) as found:
             mounts = process.run([*found.enter, "cat", "/proc/self/mountinfo"]).output
         points = [line.split()[4] for line in mounts.splitlines()]
         assert {str(SOURCE), "/var/tmp"} <= set(points)  # noqa: S108 - root's own
@@ -80,10 +92,11 @@ class TestNamespace:
 
 class TestCopy:
     def test_the_tree_is_copied_and_removed(self, tree: Path, room: Path) -> None:
-        with placed(tree, Isolation(), Silent()) as found:
+        with held(tree) as found:
             assert (found.way, found.enter) == ("copy", ())
             assert (room / "source" / "src" / "a.c").read_text() == "int a;\n"
             assert (room / "source" / "link").is_symlink()
+            assert (room / "build").resolve() == tree.parent
             assert (room / "source" / "src" / "a.c").stat().st_mtime == (tree / "src" / "a.c").stat().st_mtime
         assert list(room.iterdir()) == []
         assert room.stat().st_mode & 0o7777 == 0o1777
@@ -95,18 +108,20 @@ class TestCopy:
     )
     def test_what_a_killed_build_left_is_removed(self, tree: Path, room: Path) -> None:
         (room / "source" / "old").mkdir(parents=True)
-        with placed(tree, Isolation(), Silent()):
+        (room / "build").symlink_to("elsewhere")
+        with held(tree):
+            assert (room / "build").resolve() == tree.parent
             assert sorted(p.name for p in (room / "source").iterdir()) == ["link", "src"]
 
     def test_builds_take_turns(self, tree: Path, room: Path) -> None:
         order = []
 
         def second() -> None:
-            with placed(tree, Isolation(), Silent()):
+            with held(tree):
                 order.append("second")
 
         other = threading.Thread(target=second)
-        with placed(tree, Isolation(), Silent()):
+        with held(tree):
             other.start()
             other.join(0.3)
             order.append("first")
@@ -115,7 +130,7 @@ class TestCopy:
         assert list(room.iterdir()) == []
 
     def test_it_is_removed_after_a_failure(self, tree: Path, room: Path) -> None:
-        with pytest.raises(ZeroDivisionError), placed(tree, Isolation(), Silent()):
+        with pytest.raises(ZeroDivisionError), held(tree):
             raise ZeroDivisionError
         assert list(room.iterdir()) == []
 
@@ -123,7 +138,10 @@ class TestCopy:
     def test_something_else_in_its_place(self, what: str, tree: Path, room: Path, tmp_path: Path) -> None:
         room.mkdir(mode=0o1777)
         (room / "source").symlink_to(tmp_path) if what == "a link" else (room / "source").touch()
-        with pytest.raises(MissingError, match="can not be used"), placed(tree, Isolation(), Silent()):
+        with (
+            pytest.raises(MissingError, match="can not be used"),
+            held(tree),
+        ):
             pass
         assert (tree / "src" / "a.c").exists()
 
@@ -131,7 +149,10 @@ class TestCopy:
         self, tree: Path, room: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(place, "ROOM", room / "not" / "there")
-        with pytest.raises(MissingError, match="can not be made"), placed(tree, Isolation(), Silent()):
+        with (
+            pytest.raises(MissingError, match="can not be made"),
+            held(tree),
+        ):
             pass
 
     @pytest.mark.parametrize("reason", ["", "not allowed"])
@@ -142,20 +163,23 @@ class TestCopy:
         monkeypatch.setattr(place, "why_no_namespace", lambda: reason)
         (tmp_path / "link").symlink_to(tmp_path)
         monkeypatch.setattr(place, "ROOM", tmp_path / "link" / room.name)
-        with pytest.raises(MissingError, match="is a link"), placed(tree, Isolation(), Silent()):
+        with pytest.raises(MissingError, match="is a link"), held(tree):
             pass
         assert not room.exists()
 
     def test_a_copy_that_fails(self, tree: Path, room: Path) -> None:
         (tree / "src" / "b.c").symlink_to("nowhere")
         os.mkfifo(tree / "pipe")
-        with pytest.raises(StoreError, match="named pipe"), placed(tree, Isolation(), Silent()):
+        with pytest.raises(StoreError, match="named pipe"), held(tree):
             pass
         assert list(room.iterdir()) == []
 
     def test_a_room_that_is_a_link(self, tree: Path, room: Path, tmp_path: Path) -> None:
         room.symlink_to(tmp_path)
-        with pytest.raises(MissingError, match="is not a folder"), placed(tree, Isolation(), Silent()):
+        with (
+            pytest.raises(MissingError, match="is not a folder"),
+            held(tree),
+        ):
             pass
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's folder")
@@ -163,7 +187,10 @@ class TestCopy:
         """Who owns the room could swap the source while it is compiled."""
         room.mkdir()
         os.chown(room, 4242, 4242)
-        with pytest.raises(MissingError, match="another user"), placed(tree, Isolation(), Silent()):
+        with (
+            pytest.raises(MissingError, match="another user"),
+            held(tree),
+        ):
             pass
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's folder")
@@ -172,7 +199,7 @@ class TestCopy:
         os.chown(room / "source", 4242, 4242)
         with (
             pytest.raises(MissingError, match="left behind by another user") as caught,
-            placed(tree, Isolation(), Silent()),
+            held(tree),
         ):
             pass
         assert str(room / "source") in caught.value.remedy

@@ -1,0 +1,129 @@
+"""Objects that were compiled before: taken from ccache where that gives what a compile would give.
+
+docs/cache.md says what was tried. ccache must prove itself with a machine's compilers before its first use
+(proof.py), is set so that it is right (ccache.py), and what it does not look at is in the name under which
+objects are kept (``_identity``).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from sparkbuild import process
+from sparkbuild.build import ccache, proof
+from sparkbuild.build.commands import Entry
+from sparkbuild.build.shadows import choices
+from sparkbuild.files import Folders, make_folder, sha256_bytes, to_json
+from sparkbuild.planning import Plan
+from sparkbuild.toolchain.memory import recall
+
+FOLDER = "ccache"  # in the cache folder
+_FORMAT = 1  # of what an identity and a proof are made from
+_MAP = re.compile(r"-f\w+-prefix-map=\S+")
+_LAUNCHERS = tuple(f"CMAKE_{language}_COMPILER_LAUNCHER" for language in ("C", "CXX", "CUDA"))
+_HITS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
+_FAULTS = frozenset({"remote_storage_error", "remote_storage_timeout"})
+_NOT_COMPILES = frozenset({"called_for_link", "called_for_preprocessing"})
+
+
+class Cache(msgspec.Struct, frozen=True):
+    """A ccache that proved itself: the program, its version, its folder, and a storage to share.
+
+    ``storage`` is ccache's remote_storage, such as redis://HOST or http://HOST/PATH; empty for none.
+    """
+
+    program: Path
+    version: str
+    folder: Path
+    storage: str = ""
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What a build took from the cache, in compiles: found there, compiled and kept, or not for a cache.
+
+    ``shared`` of the hits came from the shared storage, which gave no answer ``faults`` times; ``storage`` is
+    its kind, such as redis, or empty.
+    """
+
+    tool: str
+    hits: int
+    misses: int
+    uncached: int
+    storage: str = ""
+    shared: int = 0
+    faults: int = 0
+
+
+def find_cache(plan: Plan, folders: Folders, storage: str = "") -> tuple[Cache | None, str]:
+    """Return the compile cache for a plan on this machine; None, and why, when there is none."""
+    if own := next((n for n in _LAUNCHERS if plan.value(n)), ""):
+        return None, f"{own} is given, so sparkbuild's own compile cache is not used"
+    found = shutil.which("ccache", path=process.SYSTEM_PATH)
+    if not found:
+        return None, "ccache is not installed, so every file is compiled: apt-get install ccache"
+    program, nvcc = Path(found), plan.cuda and plan.cuda.root / "bin/nvcc"
+
+    def prove() -> tuple[list[str], list[Path]]:
+        said = process.run([program, "--version"]).output.partition("\n")[0]
+        return [said.replace(" version", ""), *proof.faults(program, plan)], [program]
+
+    question = [_FORMAT, found, plan.compilers.digest, str(nvcc), plan.cuda.digest if plan.cuda else ""]
+    version, *faults = recall(folders.cache, "ccache", question, list[str], prove)
+    if faults:
+        return None, f"{version} is not right with these compilers, so it is not used: {faults[0]}"
+    return Cache(program, version, folders.cache / FOLDER, storage), ""
+
+
+def definitions(cache: Cache, plan: Plan) -> dict[str, str]:
+    """Return the CMake definitions that put the cache before every compile."""
+    return {n: str(cache.program) for n in _LAUNCHERS if plan.cuda or "CUDA" not in n}
+
+
+def prepare(cache: Cache, plan: Plan, entries: Iterable[Entry], where: Path) -> dict[str, str]:
+    """Make ready for a build in ``where``, whose commands are known now; return its environment."""
+    make_folder(cache.folder)
+    _log(where).unlink(missing_ok=True)
+    identity = _identity(cache, plan, tuple(entries))
+    settings = where / ".env" / "ccache.conf"
+    return ccache.configure(settings, cache.folder, identity, _log(where), cache.storage)
+
+
+def _identity(cache: Cache, plan: Plan, entries: tuple[Entry, ...]) -> str:
+    """Return what objects are known by beside what ccache hashes itself.
+
+    It hashes the compiler that it starts, but not the programs that this one starts. Nor does it hash prefix
+    maps (of sparkbuild's own, the cache folder is in no object) and an object's name, which nvcc writes into
+    it: CMake names it as its source, else it is told here. For the choices between headers see there.
+    """
+    here = str(cache.folder.parent)
+    maps = sorted({m.replace(here, "") for e in entries for m in _MAP.findall(e.command)})
+    names = {(e.file, Path(e.output).name) for e in entries if e.is_cuda}
+    others = sorted((file, name) for file, name in names if name != f"{Path(file).name}.o")
+    toolchain = [plan.compilers.digest, plan.cuda.digest if plan.cuda else ""]
+    return sha256_bytes(to_json([_FORMAT, *toolchain, maps, others, choices(plan.source.path, entries)]))
+
+
+def _log(where: Path) -> Path:
+    return where / ".env" / "ccache.log"
+
+
+def used(cache: Cache, where: Path) -> tuple[Used, frozenset[str]]:
+    """Return what the build in ``where`` took from the cache, and the sources whose objects were there."""
+    compiles = [(s, words) for s, words in ccache.calls(_log(where)) if not words & _NOT_COMPILES]
+    hits = [(s, words) for s, words in compiles if words & _HITS]
+    misses = sum("cache_miss" in words for _, words in compiles)
+    counts = Used(
+        tool=cache.version,
+        hits=len(hits),
+        misses=misses,
+        uncached=len(compiles) - len(hits) - misses,
+        storage=cache.storage.partition(":")[0],
+        shared=sum("remote_storage_hit" in words for _, words in hits),
+        faults=sum(bool(words & _FAULTS) for _, words in compiles),
+    )
+    return counts, frozenset(s for s, _ in hits)
