@@ -105,6 +105,7 @@ class _BarBoard:
     def __init__(self, bar: Any) -> None:  # noqa: ANN401 - rich is imported late
         self._bar = bar
         self._rows: dict[str, _Row] = {}
+        self._builds = 0
         self._all = bar.add_task("", total=None)
 
     def row(self, name: str) -> _Row:
@@ -116,7 +117,10 @@ class _BarBoard:
         self._bar.console.print(f"{name}: {plain(_outcome(problem))}", highlight=False, markup=False)
 
     def left(self, builds: int, seconds: float | None) -> None:
-        self._bar.update(self._all, description=_builds(builds) + _left(seconds))
+        self._builds = max(self._builds, builds)
+        done = self._builds - builds
+        said = _builds(builds) + _left(seconds)
+        self._bar.update(self._all, total=self._builds, completed=done, description=said)
 
 
 def _outcome(problem: SparkbuildError | None) -> str:
