@@ -18,7 +18,7 @@ from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import cache as caching
 from sparkbuild.build import costs
-from sparkbuild.build.jobs import available_cores, choose_jobs
+from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
@@ -62,11 +62,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Where to look, where to put, whom to tell."""
+    """Where to look, where to put, whom to tell; ``shared`` are jobs that builds at the same time share."""
 
     catalog: Catalog
     folders: Folders
     progress: Progress
+    shared: Shared | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -193,7 +194,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         check_source(made.source)
         cache = _cache(made, request, session)
-        around = building.Surroundings(jobs=request.jobs, cache=cache, sandbox=request.sandbox)
+        around = building.Surroundings(request.jobs, session.shared, cache, sandbox=request.sandbox)
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
