@@ -18,6 +18,7 @@ from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import cache as caching
 from sparkbuild.build import costs
+from sparkbuild.build.builders import Builders, load
 from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf
@@ -44,7 +45,11 @@ from sparkbuild.verification import Journey, Seen, failures, follow
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a person asked for. ``cache_storage`` is where a compile cache is shared, as ccache names it."""
+    """What a person asked for.
+
+    ``cache_storage`` is where a compile cache is shared, as ccache names it; ``builders`` is the file that
+    names other machines to compile on.
+    """
 
     engine: str
     arch: str
@@ -59,6 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     sandbox: bool = False
     cache: bool = True
     cache_storage: str = ""
+    builders: Path | None = None
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -194,7 +200,9 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
             preflight(made.cuda, made.compilers, arch, where / ".preflight")
         check_source(made.source)
         cache = _cache(made, request, session)
-        around = building.Surroundings(request.jobs, session.shared, cache, sandbox=request.sandbox)
+        around = building.Surroundings(
+            request.jobs, session.shared, cache, _builders(request), sandbox=request.sandbox
+        )
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
@@ -216,6 +224,17 @@ def _cache(made: Plan, request: Request, session: Session) -> caching.Cache | No
     if why:
         session.progress.note(why)
     return cache
+
+
+def _builders(request: Request) -> Builders | None:
+    """Return the machines to compile on: what is not trusted has no network to reach them by."""
+    if request.builders and request.sandbox:
+        raise UsageError(
+            "a sandbox has no network, so no other machine can compile for it",
+            where=f"--builders {request.builders} --sandbox",
+            remedy="leave one of them away",
+        )
+    return load(request.builders) if request.builders else None
 
 
 def _timeline(built: building.Built) -> timelines.Timeline:

@@ -14,6 +14,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
+from sparkbuild.build.builders import Builders, spread, status
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.jobs import Shared
 from sparkbuild.build.leftover import drop_damaged
@@ -39,13 +40,15 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What may differ between two builds of one plan and must not change a byte of the result.
 
     ``environment`` is added to the build's own; ``jobs`` is a number, or None for what this machine
-    bears; ``shared`` are jobs that builds at the same time share; a ``cache`` gives what would be compiled.
-    In a ``sandbox`` the source's code has nothing but its tools and its build folder.
+    bears; ``shared`` are jobs that builds at the same time share; a ``cache`` gives what would be compiled,
+    and other machines' ``builders`` compile what it has not. In a ``sandbox`` the source's code has nothing
+    but its tools and its build folder.
     """
 
     jobs: int | None = None
     shared: Shared | None = None
     cache: caching.Cache | None = None
+    builders: Builders | None = None
     isolation: Isolation = Isolation()
     environment: dict[str, str] = {}
     umask: int = 0o022
@@ -122,26 +125,39 @@ def build_dir(plan: Plan, folders: Folders) -> Path:
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What a configure step is run with; the source is at its place for as long as this is held."""
+    """What a configure step is run with; the source is at its place for as long as this is held.
+
+    ``compiling`` is what the environment of the compiles has beside ``env``.
+    """
 
     tools: Tools
     env: dict[str, str]
     place: Place
     argv: tuple[str, ...]
+    compiling: dict[str, str]
 
 
 @contextlib.contextmanager
-def _ready(plan: Plan, where: Path, around: Surroundings, progress: Progress) -> Iterator[Ready]:
+def _ready(
+    plan: Plan, where: Path, around: Surroundings, progress: Progress, folders: Folders | None = None
+) -> Iterator[Ready]:
     tools = find_tools()
     env = environment(plan, where / ".env") | around.environment
     _point(where / ".env" / "source", plan.source.path)
-    isolation = isolated(plan, around, where, tools)
+    isolation, compiling = isolated(plan, around, where, tools), {}
+    if around.builders and folders:
+        elsewhere = spread(around.builders, plan, folders, where)
+        isolation = msgspec.structs.replace(isolation, shown=elsewhere.shown)
+        compiling = elsewhere.environment
+        progress.note(status(around.builders, where))
     if around.sandbox:  # what it makes belongs to this user, and may be set-user-ID
         where.chmod(0o700)
     with _umask(around.umask), placed(plan.source.path, where, isolation, progress) as place:
         progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
         more = caching.definitions(around.cache, plan) if around.cache else {}
-        yield Ready(tools, env, place, configure.command(plan, tools.cmake, tools.ninja, BUILD, more))
+        yield Ready(
+            tools, env, place, configure.command(plan, tools.cmake, tools.ninja, BUILD, more), compiling
+        )
 
 
 def configure_only(plan: Plan, where: Path, progress: Progress, *, sandbox: bool = False) -> configure.Ran:
@@ -156,7 +172,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
     Raises ConfigureError or CompileError. What was built stays, so that a second call goes on.
     """
     where = build_dir(plan, folders)
-    with _ready(plan, where, around, progress) as ready:
+    with _ready(plan, where, around, progress, folders) as ready:
         tools, env, place = ready.tools, ready.env, ready.place
         began, before = time.monotonic(), _children_cpu()
         configured = configure.configure(plan, recipe.failures, ready.argv, where, env, place.enter)
@@ -178,7 +194,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             at=BUILD,
             jobs=count.count,
             shared=around.shared,
-            env=env | for_cache,
+            env=env | for_cache | ready.compiling,
             enter=place.enter,
             costs=Costs(recipe.steps, earlier, machine_pace(folders)),
             progress=progress,

@@ -14,6 +14,7 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.bisecting import bisect
+from sparkbuild.cli.builders import builders
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.comparing import diff, report
 from sparkbuild.cli.matrix import matrix
@@ -108,6 +109,7 @@ cli.add_command(show)
 cli.add_command(use)
 cli.add_command(gc)
 cli.add_command(matrix)
+cli.add_command(builders)
 
 
 @cli.command()

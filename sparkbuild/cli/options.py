@@ -83,11 +83,18 @@ _cache = (
         envvar="SPARKBUILD_CACHE_STORAGE",
         help="A compile cache to share, such as redis://HOST or http://HOST/PATH: see docs/cache.md.",
     ),
+    click.option(
+        "--builders",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="SPARKBUILD_BUILDERS",
+        help="Other machines to compile on: see docs/distributed.md.",
+    ),
 )
 
 
 def cache_options(command: Command) -> Command:
-    """Add the options that say what the compile cache is."""
+    """Add the options that say what need not be compiled here."""
     return _with(command, *_cache)
 
 

@@ -34,13 +34,15 @@ class Isolation(msgspec.Struct, frozen=True):
     """What a build sees of the machine: its network, which user it is, the host's name.
 
     ``None`` and empty mean as it is. All of it needs namespaces. With a ``view`` the build is in a sandbox,
-    where it sees that and nothing else, and has no network.
+    where it sees that and nothing else, and has no network. ``shown`` are files and where they are seen, in
+    place of what is there.
     """
 
     network: bool = True
     user: int | None = None
     host: str = ""
     view: sandbox.View | None = None
+    shown: tuple[tuple[Path, Path], ...] = ()
 
 
 _AS_IT_IS = Isolation()
@@ -76,6 +78,12 @@ def placed(tree: Path, where: Path, isolation: Isolation, progress: Progress) ->
     if not why_no_namespace():
         yield Place("namespace", _bubblewrap(tree, where, isolation))
         return
+    if isolation.shown:
+        raise MissingError(
+            f"to replace a program, a build needs namespaces: {why_no_namespace()}",
+            where="bwrap",
+            remedy=sandbox.REMEDY,
+        )
     with _claimed(progress):
         _copy(tree)
         with _linked(where):
@@ -95,6 +103,8 @@ def _bubblewrap(tree: Path, where: Path, isolation: Isolation) -> tuple[str, ...
     for path in _ours(ROOM.parent) + _ours(ROOM):
         words += ["--dev-bind-try", str(path), str(path)]
     words += ["--ro-bind", str(tree), str(SOURCE), "--dev-bind", str(where), str(BUILD)]
+    for path, seen in isolation.shown:
+        words += ["--ro-bind", str(path), str(seen)]
     if not isolation.network:
         words += ["--unshare-net"]
     if isolation.user is not None:
