@@ -56,7 +56,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--later", metavar="REF", help="20 commits later, for row 3: see git rev-list --first-parent"
     )
     parser.add_argument("--later-source", help="where that is; default the same source")
-    parser.add_argument("--variant", default="gb10-sve2", help="another --arch, or NAME=VALUE, for row 4")
+    parser.add_argument(
+        "--variant",
+        help="for row 4 another --arch or NAME=VALUE; default gb10-sve2 for gb10, else GGML_NATIVE=OFF",
+    )
     parser.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--catalog", dest="catalogs", action="append", default=[], type=Path)
     parser.add_argument(
@@ -116,8 +119,10 @@ class Notebook:
         return any((m.of, m.round) == (name, number) for m in self.measured)
 
     def longest(self, name: str) -> float:
-        """Return the seconds that a measure took at most, 0 where it was never taken."""
-        return max((m.seconds for m in self.measured if m.of == name), default=0.0)
+        """Return the seconds that a measure took at most; never taken, as long as what it is paired with."""
+        beside = next(group for group in _ORDER if name in group)
+        taken = {of: max((m.seconds for m in self.measured if m.of == of), default=0.0) for of in beside}
+        return taken[name] or max(taken.values())
 
 
 def go_on(lab: Lab, book: Notebook, rows: Sequence[Row], pairs: int, until: float) -> bool:
@@ -175,10 +180,11 @@ def asked_of(options: argparse.Namespace) -> Asked:
         define=define,
     )
     change = msgspec.structs.replace
-    if "=" in options.variant:
-        variant = change(request, define=define | pipeline.parse_definitions((options.variant,)))
+    other = options.variant or ("gb10-sve2" if options.arch == "gb10" else "GGML_NATIVE=OFF")
+    if "=" in other:
+        variant = change(request, define=define | pipeline.parse_definitions((other,)))
     else:
-        variant = change(request, arch=options.variant)
+        variant = change(request, arch=other)
     later = None
     if options.later or options.later_source:
         later = change(request, ref=options.later, source=options.later_source or source)

@@ -18,11 +18,12 @@ from typing import Any
 
 import msgspec
 
-from ci.anew import decided
+from ci.anew import sources_in, why
 from ci.performance import ROOT, Measured
 from sparkbuild import build as building
 from sparkbuild import pipeline, process
 from sparkbuild.build import configure, ninja
+from sparkbuild.build.cache import FOLDER, find_cache
 from sparkbuild.catalog import Catalog
 from sparkbuild.files import Folders
 from sparkbuild.inspection.elf import is_elf
@@ -70,9 +71,14 @@ class Lab:
         self._plans: dict[str, Plan] = {}
 
     def plan(self, which: str = "request") -> Plan:
-        """Return a plan, fetching what it needs; ``which`` is a field of Asked."""
+        """Return a plan; ``which`` is a field of Asked.
+
+        What it needs is fetched, compilers and compile cache are proved: once for a machine, so not measured.
+        """
         if which not in self._plans:
-            self._plans[which] = pipeline.plan(getattr(self.asked, which), self.session)
+            made = self._plans[which] = pipeline.plan(getattr(self.asked, which), self.session)
+            if why := find_cache(made, self.folders)[1]:
+                print(why, file=sys.stderr)
         return self._plans[which]
 
     def measure(self, name: str, number: int) -> Measured:
@@ -95,26 +101,26 @@ class Lab:
         return Measured(name, number, round(seconds, 4), round(megabytes, 1), today, note)
 
     def _cold(self) -> tuple[Cost, str]:
-        for used in (*(self.folders.cache / n for n in ("build", "ccache", "timings")), self.folders.store):
+        for used in (*(self.folders.cache / n for n in ("build", FOLDER, "timings")), self.folders.store):
             shutil.rmtree(used, ignore_errors=True)
-        cost, said = self._build("request")
+        cost, _ = self._build("request")
         shutil.rmtree(self._filled, ignore_errors=True)
-        _copy(self.folders.cache / "ccache", self._filled)
-        return cost, _from_cache(said)
+        _copy(self.folders.cache / FOLDER, self._filled)
+        return cost, ""
 
     def _cached(self, which: str) -> tuple[Cost, str]:
         """Build with the compile cache that a cold build left, and without any build folder."""
         if not self._filled.is_dir():
             self._cold()
-        for used in ("build", "ccache"):
+        for used in ("build", FOLDER):
             shutil.rmtree(self.folders.cache / used, ignore_errors=True)
-        _copy(self._filled, self.folders.cache / "ccache")
+        _copy(self._filled, self.folders.cache / FOLDER)
         cost, said = self._build(which, "--rebuild")
         note = _from_cache(said)
         if which == "later":
             trees = (self.plan().source.path, self.plan(which).source.path)
-            where = building.build_dir(self.plan(which), self.folders)
-            note = "; ".join(filter(None, (decided(building.find_tools().ninja, where, *trees), note)))
+            sources = sources_in(building.build_dir(self.plan(which), self.folders))
+            note = "; ".join(filter(None, (why(sources, *trees), note)))
         return cost, note
 
     def _hand(self) -> tuple[Cost, str]:

@@ -113,10 +113,11 @@ class Bench(msgspec.Struct, frozen=True):
 
 
 class Book(msgspec.Struct, frozen=True):
-    """docs/performance.json."""
+    """docs/performance.json. ``usual`` says by engine what decides the row "20 upstream commits later"."""
 
     schema: int
     benches: tuple[Bench, ...]
+    usual: dict[str, str] = {}
 
 
 def results(measured: Iterable[Measured]) -> dict[str, Result]:
@@ -146,7 +147,7 @@ def merged(book: Book, bench: Bench) -> Book:
     old = kept.get(bench.which)
     rows = (old.results if old else {}) | bench.results
     kept[bench.which] = msgspec.structs.replace(bench, results=rows)
-    return Book(SCHEMA, tuple(kept.values()))
+    return msgspec.structs.replace(book, benches=tuple(kept.values()))
 
 
 def load(path: Path = RECORD) -> Book:
@@ -168,13 +169,13 @@ each value is the median of several rounds (in brackets the smallest, the larges
 runs both sides one after the other on the same machine, every second round the other way round. Only where
 a row names no second thing is the value itself in the table.
 
-"Cold" is `sparkbuild build` with source and toolkit fetched, but an empty build folder, an empty compile
-cache and nothing in the store. "By hand" is cmake and ninja with the plan's own definitions, environment
-and targets, the source at the same path, and no compile cache. "NVIDIA's playbook's commands" are cmake
-with `GGML_CUDA=ON` (for CUDA), `CMAKE_CUDA_ARCHITECTURES` and `LLAMA_CURL=OFF`, then `make -j8`: fewer
-FlashAttention kernels and never more than 8 jobs, so that row is told, not judged. "20 upstream commits
-later" is a newer commit, built with the compile cache that the older one's cold build filled. Memory is
-that of the largest process.
+"Cold" is `sparkbuild build` with source and toolkit fetched and this machine's compilers proved, but an
+empty build folder, an empty compile cache and nothing in the store. "By hand" is cmake and ninja with the
+plan's own definitions, environment and targets, the source at the same path, and no compile cache.
+"NVIDIA's playbook's commands" are cmake with `GGML_CUDA=ON` (for CUDA), `CMAKE_CUDA_ARCHITECTURES` and
+`LLAMA_CURL=OFF`, then `make -j8`: fewer FlashAttention kernels and never more than 8 jobs, so that row is
+told, not judged. "20 upstream commits later" is a newer commit, built with the compile cache that the older
+one's cold build filled. Memory is that of the largest process.
 """
 
 
@@ -188,8 +189,9 @@ def page(book: Book) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Where", ""]
     lines += [_where(name, bench) for name, bench in named.items()]
-    if notes := [line for name, bench in named.items() for line in _notes(name, bench)]:
-        lines += ["", "## What decided", "", *notes]
+    notes = [line for name, bench in named.items() for line in _notes(name, bench)]
+    notes += [f"- {engine}: {text}" for engine, text in book.usual.items()]
+    lines += ["", "## What decided", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
 
 

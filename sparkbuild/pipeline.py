@@ -19,7 +19,7 @@ from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import cache as caching
 from sparkbuild.build import costs
 from sparkbuild.build.builders import Builders, load
-from sparkbuild.build.jobs import available_cores, choose_jobs
+from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend, Recipe, Shelf
 from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
@@ -68,11 +68,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Where to look, where to put, whom to tell."""
+    """Where to look, where to put, whom to tell; ``shared`` are jobs that builds at the same time share."""
 
     catalog: Catalog
     folders: Folders
     progress: Progress
+    shared: Shared | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -200,7 +201,7 @@ def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -
         check_source(made.source)
         cache = _cache(made, request, session)
         around = building.Surroundings(
-            jobs=request.jobs, cache=cache, builders=_builders(request), sandbox=request.sandbox
+            request.jobs, session.shared, cache, _builders(request), sandbox=request.sandbox
         )
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sparkbuild.cli.main import _refused
 from sparkbuild.errors import SparkbuildError
+from sparkbuild.faults import refused
 
 _STEPS = ("mkdir", "open", "fsync", "symlink", "rename", "replace", "unlink", "rmdir")
 _MORE = (*_STEPS, "link", "chmod")
@@ -66,8 +66,8 @@ def _outcome(action: Callable[[], object]) -> int:
     except SparkbuildError as problem:
         return problem.exit_code if problem.remedy else 101
     except OSError as problem:
-        if refused := _refused(problem):
-            return refused.exit_code
+        if said := refused(problem):
+            return said.exit_code
         raise
     return 0
 

@@ -16,6 +16,7 @@ from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
 from sparkbuild.build.builders import Builders, spread, status
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
+from sparkbuild.build.jobs import Shared
 from sparkbuild.build.leftover import drop_damaged
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
@@ -39,11 +40,13 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What may differ between two builds of one plan and must not change a byte of the result.
 
     ``environment`` is added to the build's own; ``jobs`` is a number, or None for what this machine
-    bears; a ``cache`` gives what would be compiled, other machines' ``builders`` compile what it has not. In
-    a ``sandbox`` the source's code has nothing but its tools and its build folder.
+    bears; ``shared`` are jobs that builds at the same time share; a ``cache`` gives what would be compiled,
+    and other machines' ``builders`` compile what it has not. In a ``sandbox`` the source's code has nothing
+    but its tools and its build folder.
     """
 
     jobs: int | None = None
+    shared: Shared | None = None
     cache: caching.Cache | None = None
     builders: Builders | None = None
     isolation: Isolation = Isolation()
@@ -179,7 +182,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         for warning in configured.deprecated:
             progress.note(f"deprecated: {warning}")
         entries = commands.check(plan, tools.ninja, where, place.enter)
-        count = jobs.choose_jobs(recipe.steps.memory(plan.backend), asked=around.jobs)
+        count = jobs.share_jobs(recipe.steps.memory(plan.backend), around.shared, asked=around.jobs)
         for_cache = caching.prepare(around.cache, plan, entries, where) if around.cache else {}
         if dropped := drop_damaged(where):
             progress.note(f"cut short in an earlier run and made again: {', '.join(dropped)}"[:500])
@@ -192,6 +195,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
             plan.targets,
             at=BUILD,
             jobs=count.count,
+            shared=around.shared,
             env=env | for_cache | ready.compiling,
             enter=place.enter,
             costs=Costs(recipe.steps, earlier, machine_pace(folders)),

@@ -24,7 +24,7 @@ from sparkbuild.toolchain.memory import recall
 
 FOLDER = "ccache"  # in the cache folder
 _FORMAT = 1  # of what an identity and a proof are made from
-_MAP = re.compile(r"-f\w+-prefix-map=\S+")
+_MAP = re.compile(r"""-f\w+-prefix-map=(?:'[^']*'|"[^"]*"|[^\s'"])+""")  # quoted for a shell, maybe twice
 _LAUNCHERS = tuple(f"CMAKE_{language}_COMPILER_LAUNCHER" for language in ("C", "CXX", "CUDA"))
 _HITS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
 _FAULTS = frozenset({"remote_storage_error", "remote_storage_timeout"})
@@ -100,8 +100,8 @@ def _identity(cache: Cache, plan: Plan, entries: tuple[Entry, ...]) -> str:
     maps (of sparkbuild's own, the cache folder is in no object) and an object's name, which nvcc writes into
     it: CMake names it as its source, else it is told here. For the choices between headers see there.
     """
-    here = str(cache.folder.parent)
-    maps = sorted({m.replace(here, "") for e in entries for m in _MAP.findall(e.command)})
+    given = {re.sub("['\"]", "", m) for e in entries for m in _MAP.findall(e.command)}
+    maps = sorted({m.replace(str(cache.folder.parent), "") for m in given})
     names = {(e.file, Path(e.output).name) for e in entries if e.is_cuda}
     others = sorted((file, name) for file, name in names if name != f"{Path(file).name}.o")
     toolchain = [plan.compilers.digest, plan.cuda.digest if plan.cuda else ""]

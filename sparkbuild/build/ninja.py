@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import time
@@ -14,6 +15,7 @@ import msgspec
 
 from sparkbuild import process
 from sparkbuild.build.costs import Costs, Forecast, Timeline
+from sparkbuild.build.jobs import Shared
 from sparkbuild.errors import CompileError, ExhaustedError, MissingError, SparkbuildError
 from sparkbuild.files import DISK_FAULTS, inside, plain, read_plain
 from sparkbuild.progress import Progress
@@ -99,6 +101,7 @@ def build(
     *,
     at: Path | None = None,
     jobs: int,
+    shared: Shared | None = None,
     env: Mapping[str, str],
     enter: tuple[str, ...] = (),
     costs: Costs,
@@ -107,11 +110,20 @@ def build(
     """Build the targets. Raises CompileError with the failing command's own output.
 
     ``enter`` stands before ninja's command, which sees the folder ``at`` its own path. When a compiler is
-    killed for memory the rest is built with half the jobs, once.
+    killed for memory the rest is built with half the jobs, once; of ``shared`` jobs half are kept from all
+    builds meanwhile.
     """
     argv = (*enter, *command(ninja, at or build_dir, targets))
+
+    def run(jobs: int) -> None:
+        meter = _meter(argv, jobs, build_dir, env, costs, progress)
+        if shared:  # ninja's own -j would come before them
+            _run(argv, build_dir, {**env, **shared.environment}, meter)
+        else:
+            _run((*argv, "-j", str(jobs)), build_dir, env, meter)
+
     try:
-        _run(argv, jobs, build_dir, env, _meter(argv, jobs, build_dir, env, costs, progress))
+        run(jobs)
     except _KilledForMemoryError:
         if jobs == 1:
             raise
@@ -119,7 +131,8 @@ def build(
         progress.note(
             f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
         )
-        _run(argv, fewer, build_dir, env, _meter(argv, fewer, build_dir, env, costs, progress))
+        with shared.held(jobs - fewer) if shared else contextlib.nullcontext():
+            run(fewer)
     return timeline(build_dir)
 
 
@@ -236,8 +249,7 @@ def _planned(argv: tuple[str, ...], env: Mapping[str, str]) -> list[str]:
     return [m[4].rpartition(" ")[2] for m in found if m]
 
 
-def _run(argv: tuple[str, ...], jobs: int, build_dir: Path, env: Mapping[str, str], meter: _Meter) -> None:
-    args = [*argv, "-j", str(jobs)]
+def _run(args: tuple[str, ...], build_dir: Path, env: Mapping[str, str], meter: _Meter) -> None:
     log = build_dir / "build.log"
     failing: list[list[str]] = []
     last: deque[str] = deque(maxlen=_LAST)

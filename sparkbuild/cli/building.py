@@ -1,30 +1,37 @@
-"""The command that sets up other machines to compile on."""
+"""The command that builds many: what it shows, and how it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from sparkbuild.cli.options import session_of
 
-@click.command()
-@click.argument("scheduler", metavar="IP:PORT")
-@click.option("--server", "servers", multiple=True, required=True, metavar="IP:PORT", help="A build server.")
-@click.option(
-    "--into",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="A new folder for the files.",
-)
-def machines(scheduler: str, servers: tuple[str, ...], into: Path) -> None:
-    """Write the settings of machines that compile for others: a scheduler at IP:PORT and build servers.
+if TYPE_CHECKING:
+    from sparkbuild.pipeline import Request
 
-    Among them is the file for 'build --builders'. docs/distributed.md says how all are started, and whom
-    one has to trust.
-    """
-    from sparkbuild.build.machines import settings  # noqa: PLC0415
-    from sparkbuild.cli.say import say  # noqa: PLC0415
 
-    for path in settings(scheduler, servers, into):
-        say(str(path))
+def build_many(
+    request: Request,
+    engines: Sequence[str],
+    archs: Sequence[str],
+    catalogs: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Build a request for each engine (none: all) and target machine; exit with the worst one's code."""
+    from sparkbuild import schedule  # noqa: PLC0415 - --help does not wait for it
+    from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.cli.progress import board  # noqa: PLC0415
+    from sparkbuild.progress import Silent  # noqa: PLC0415
+
+    session = session_of(catalogs, Silent())
+    requests = schedule.requests_of(request, engines, archs, session.catalog)
+    with board() as shown:
+        done = schedule.build_all(requests, session, shown)
+    failed = [d for d in done if d.problem]
+    render.built([d.result for d in done if d.result], failed, as_json=as_json)
+    click.get_current_context().exit(max((d.problem.exit_code for d in failed if d.problem), default=0))

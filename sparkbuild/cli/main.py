@@ -14,9 +14,9 @@ import click
 
 from sparkbuild import __version__
 from sparkbuild.cli.bisecting import bisect
-from sparkbuild.cli.building import machines
 from sparkbuild.cli.checks import probe, verify_flags
 from sparkbuild.cli.comparing import diff, report
+from sparkbuild.cli.machines import machines
 from sparkbuild.cli.matrix import matrix
 from sparkbuild.cli.options import (
     arch_option,
@@ -65,25 +65,9 @@ def run(args: list[str]) -> int:  # noqa: PLR0911 - one return an outcome
     except SparkbuildError as problem:
         return _tell(problem, as_json)
     except Exception as problem:  # noqa: BLE001 - the last line of defence; the log has the traceback
-        return _tell(_refused(problem) or _bug(args), as_json)
+        from sparkbuild.faults import refused  # noqa: PLC0415 - see the module's docstring
 
-
-def _refused(problem: Exception) -> SparkbuildError | None:
-    """Return what a disk refused, a name that is too long, or a tool that failed unforeseen; else None."""
-    from sparkbuild.files import DISK_FAULTS, NAME_FAULTS, disk_error  # noqa: PLC0415
-    from sparkbuild.process import ProcessError  # noqa: PLC0415
-
-    if isinstance(problem, ProcessError):
-        return MissingError(
-            f"a tool failed: {problem}",
-            where=problem.done.command[:2000],
-            remedy="run the same command again; 'sparkbuild doctor' checks the tools",
-            output=(problem.done.output + problem.done.errors)[-3000:],
-        )
-    faults = DISK_FAULTS | NAME_FAULTS
-    if isinstance(problem, OSError) and problem.errno in faults and problem.filename:
-        return disk_error("cannot read or write", str(problem.filename), problem)
-    return None
+        return _tell(refused(problem) or _bug(args), as_json)
 
 
 def _bug(args: list[str]) -> SparkbuildError:
@@ -129,22 +113,38 @@ cli.add_command(machines)
 
 
 @cli.command()
-@click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
+@click.argument("engines", nargs=-1, metavar="[ENGINE...]")
+@click.option("--all", "every", is_flag=True, help="Build every engine that has this backend.")
 @jobs_option
 @click.option("--rebuild", is_flag=True, help="Build again although the store has it.")
 @sandbox_option
 @cache_options
 @build_options
-def build(engines: tuple[str, ...], as_json: bool, catalogs: tuple[Path, ...], **options: Any) -> None:  # noqa: ANN401
-    """Build engines and store each as an artifact with a manifest."""
+def build(
+    engines: tuple[str, ...],
+    every: bool,
+    as_json: bool,
+    catalogs: tuple[Path, ...],
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Build engines and store each as an artifact with a manifest.
+
+    --arch takes several target machines, with commas between. Many builds share the jobs and the memory.
+    """
     from sparkbuild import pipeline  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
+    from sparkbuild.cli.building import build_many  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
 
+    if bool(engines) == every:
+        raise UsageError("name the engines, or give --all", remedy="'sparkbuild recipes list' names them")
+    archs = options["arch"].split(",")
+    if every or len(engines) > 1 or len(archs) > 1:
+        build_many(request_of("", options), engines, archs, catalogs, as_json=as_json)
+        return
     with progress() as shown:
-        session = session_of(catalogs, shown)
-        results = [pipeline.build(request_of(e, options), session) for e in engines]
-    render.built(results, as_json=as_json)
+        result = pipeline.build(request_of(engines[0], options), session_of(catalogs, shown))
+    render.built([result], [], as_json=as_json)
 
 
 @cli.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparkbuild.catalog.records import State
     from sparkbuild.pipeline import Result
     from sparkbuild.planning import Plan
+    from sparkbuild.schedule import Done
     from sparkbuild.source import Option
     from sparkbuild.toolchain.doctor import Check
 
@@ -81,11 +82,17 @@ def _long_table(title: str, rows: Sequence[Sequence[str]], note: str) -> None:
     say("\n".join([title, *lines, *([note] if note else [])]))
 
 
-def built(results: list[Result], *, as_json: bool) -> None:
-    """Show the artifacts that a build made or found."""
+def built(results: Sequence[Result], failed: Sequence[Done], *, as_json: bool) -> None:
+    """Show the artifacts that builds made or found, and what became of the others."""
     if as_json:
         rows = [{"fresh": r.fresh, "path": r.stored.path, "manifest": r.stored.manifest} for r in results]
-        document("build", artifacts=rows)
+        failures = [
+            {"engine": d.request.engine, "arch": d.request.arch, "backend": d.request.backend}
+            | {"error": d.problem.as_dict()}
+            for d in failed
+            if d.problem
+        ]
+        document("build", artifacts=rows, failures=failures)
         return
     for result in results:
         made = result.stored.manifest
@@ -96,6 +103,10 @@ def built(results: list[Result], *, as_json: bool) -> None:
         if made.build.cache and result.fresh:
             say(f"  {cache_line(made.build.cache)}")
         say(f"  --version: {version_line(result.stored)}")
+    for done in failed:
+        say(f"\n{done.request.engine} {done.request.arch} {done.request.backend}:", err=True)
+        if done.problem:
+            error(done.problem, as_json=False)
 
 
 def cache_line(used: Used) -> str:

@@ -21,7 +21,7 @@ _MODULES = sorted(_PACKAGE.rglob("*.py"))
 _ROOMS = (
     {"errors", "progress", "handover"},
     {"process", "files", "trees"},
-    {"rooms", "network"},
+    {"rooms", "network", "faults"},
     {"packages", "archives"},
     {"catalog", "transport"},
     {"source", "toolchain"},
@@ -32,7 +32,7 @@ _ROOMS = (
     {"evidence"},
     {"checking", "comparing", "reproduction", "serving", "smoke", "report"},
     {"pipeline"},
-    {"bisect", "verify", "reproduce", "publish", "updating"},
+    {"bisect", "verify", "reproduce", "publish", "updating", "schedule"},
     {"intake"},
     {"cli"},
     {"__main__"},

@@ -10,6 +10,7 @@ import pytest
 from sparkbuild import process
 from sparkbuild.build import ninja
 from sparkbuild.build.costs import Costs, Measured, Timeline
+from sparkbuild.build.jobs import Shared, pool
 from sparkbuild.build.ninja import NinjaFailure, read_failure, replaced, timeline
 from sparkbuild.catalog.records import Steps
 from sparkbuild.errors import CompileError, ExhaustedError, MissingError
@@ -40,11 +41,24 @@ def write(where: Path, **steps: str) -> None:
 
 
 def build(
-    tools: dict[str, Path], where: Path, told: Told, *, jobs: int = 1, earlier: Measured | None = None
+    tools: dict[str, Path],
+    where: Path,
+    told: Told,
+    *,
+    jobs: int = 1,
+    earlier: Measured | None = None,
+    shared: Shared | None = None,
 ) -> Timeline:
     env = process.clean_env()
     return ninja.build(
-        tools["ninja"], where, ("all",), jobs=jobs, env=env, costs=Costs(_STEPS, earlier), progress=told
+        tools["ninja"],
+        where,
+        ("all",),
+        jobs=jobs,
+        shared=shared,
+        env=env,
+        costs=Costs(_STEPS, earlier),
+        progress=told,
     )
 
 
@@ -158,6 +172,29 @@ def test_a_kill_for_memory_is_tried_again_with_half_the_jobs(
     assert told.notes == [
         "a compiler was killed for want of memory; going on with 2 jobs instead of 4",
     ]
+
+
+@pytest.mark.threat(
+    "faults",
+    "a compiler killed for want of memory while builds share the jobs",
+    "half of the jobs are kept from all of them until this build is done",
+)
+def test_a_kill_for_memory_leaves_fewer_jobs_to_all(
+    tools: dict[str, Path], where: Path, told: Told, tmp_path: Path
+) -> None:
+    steps = {
+        f"s{n}": f"test -e '{tmp_path}/killed' || {{ touch '{tmp_path}/killed'; kill -KILL $$$$; }}; "
+        f"echo + >> '{tmp_path}/log'; sleep 0.1; echo - >> '{tmp_path}/log'"
+        for n in range(8)
+    }
+    write(where, **steps)
+    with pool(4) as held:
+        held.deal(1)
+        assert set(build(tools, where, told, jobs=4, shared=held.shared).steps) == set(steps)
+        with held.shared.held(3) as all_but_ones_own:
+            assert all_but_ones_own == 3
+    assert "going on with 2 jobs instead of 4" in told.notes[0]
+    assert "Jobserver mode detected" in (where / "build.log").read_text()
 
 
 @pytest.mark.parametrize("jobs", [1, 4])

@@ -15,6 +15,7 @@ from ci import anew, bench, performance
 from ci.measures import Lab, OutOfTimeError
 from ci.performance import SCHEMA, Bench, Book, Machine, Measured, Result
 from sparkbuild.toolchain.place import SOURCE
+from tests.integration.engine import git
 
 _ROOT = Path(__file__).parents[3]
 
@@ -169,7 +170,7 @@ def test_nothing_is_begun_that_would_not_end_in_time(tmp_path: Path) -> None:
     book = bench.Notebook(tmp_path / "measured.jsonl", "settings")
     watch = Stopwatch()
     assert not go_on(watch, book, within=50.0)
-    assert watch.taken == [("cold", 0), ("hand", 0), ("warm", 0)]  # never taken before: nobody knows how long
+    assert watch.taken == [("cold", 0)]  # the other side will take as long
 
 
 def test_the_files_behind_objects_that_are_compiled_anew(tmp_path: Path) -> None:
@@ -217,3 +218,31 @@ def test_settings_are_json(tmp_path: Path) -> None:
     assert asked.variant.define == {"A": "B", "GGML_NATIVE": "OFF"}
     assert asked.variant.arch == asked.request.arch == "gb10"
     assert json.loads(bench.settings_of(asked, "abc"))[1] == "abc"
+
+
+def test_how_much_of_a_build_many_commits_usually_change() -> None:
+    sources = {"a.o": {"a.c", "all.h"}, "b.o": {"b.c", "all.h"}, "c.o": {"c.c"}}
+    seconds = {"a.o": 1.0, "b.o": 6.0, "c.o": 3.0, "linked": 9.0}
+    changed: list[set[str]] = [set() for _ in range(22)]
+    changed[0], changed[10], changed[21] = {"all.h", "README.md"}, {"c.c"}, {"a.c"}
+    assert anew.shares(sources, seconds, changed) == [1.0, 0.3, 0.4]
+    text = anew.usual(sources, seconds, changed)
+    assert text.startswith("in 67% of 3 runs of 20 upstream commits")
+    assert "median 0.40 of it" in text
+    assert text.endswith("changed it: all.h (1)")
+
+
+def test_the_files_that_commits_changed(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    for name, text in (("a", "1"), ("b", "1"), ("a", "2")):
+        (tmp_path / name).write_text(text)
+        git(tmp_path, "add", "--all")
+        git(tmp_path, "commit", "--quiet", "-m", "x")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "nothing")
+    assert anew.changes(tmp_path, "HEAD") == [set(), {"a"}, {"b"}, {"a"}]
+
+
+def test_what_is_usual_is_kept_and_told() -> None:
+    book = performance.merged(Book(SCHEMA, (), {"toy": "in 40% of it"}), bench_of({}))
+    assert book.usual == {"toy": "in 40% of it"}
+    assert "- toy: in 40% of it" in performance.page(book)

@@ -99,6 +99,48 @@ def test_progress_now_and_then_tells_how_far_it_is(
     ]
 
 
+def test_many_builds_in_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress._Lines, "_EVERY", 0.0)
+    with progress.board() as shown:
+        row = shown.row("toy gb10 cpu")
+        row.stage("configure")
+        row.advance(1, 4, "ggml.c", 222.0)
+        row.note("careful")
+        shown.left(2, 100.0)
+        shown.done("toy gb10 cpu", None)
+        shown.done("other gb10 cpu", CompileError("x.o could not be made"))
+        shown.left(1, None)
+        shown.left(0, 0.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "toy gb10 cpu: » configure",
+        "toy gb10 cpu:    25 % ggml.c · 3 min 42 s left",
+        "toy gb10 cpu: ! careful",
+        "  2 builds to go · 1 min 40 s left",
+        "toy gb10 cpu: done",
+        "other gb10 cpu: failed: x.o could not be made",
+        "  1 build to go",
+    ]
+
+
+def test_many_builds_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.board() as shown:
+        rows = [shown.row(f"{name} gb10 cpu") for name in ("toy", "other")]
+        for row in rows:
+            row.stage(_STEERS)
+            row.note(_STEERS)
+            row.advance(1, 4, _STEERS, 222.0)
+        shown.left(2, 100.0)
+        shown.done("toy gb10 cpu", None)
+        shown.done("other gb10 cpu", CompileError(_STEERS))
+    err = capsys.readouterr().err
+    assert not re.search("\x1b]|\x07|\x1b\\[2J", err)
+    assert "toy gb10 cpu: done" in err
+    assert "other gb10 cpu: failed: " in err
+
+
 _STEERS = "\x1b]0;title\x07 \x1b[2J [/bold] \r"
 
 
@@ -210,7 +252,7 @@ def test_a_result_says_where_it_is_and_how_it_came(
     capsys: pytest.CaptureFixture[str], report: VersionReport, said: str, fresh: bool, how: str
 ) -> None:
     stored = Stored(Path("/store/toy/x"), manifest_of(version=report))
-    render.built([Result(stored, fresh)], as_json=False)
+    render.built([Result(stored, fresh)], [], as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{stored.name}  {how}"
     assert lines[1].strip() == "/store/toy/x/bin"
@@ -218,7 +260,7 @@ def test_a_result_says_where_it_is_and_how_it_came(
 
 
 def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    render.built([Result(Stored(Path("/s"), manifest_of()), fresh=True)], as_json=True)
+    render.built([Result(Stored(Path("/s"), manifest_of()), fresh=True)], [], as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "sparkbuild/build/1"
     assert [(a["fresh"], a["path"]) for a in found["artifacts"]] == [(True, "/s")]

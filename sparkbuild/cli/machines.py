@@ -1,0 +1,31 @@
+"""The command that sets up other machines to compile on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sparkbuild.cli.say import say
+
+
+@click.command()
+@click.argument("scheduler", metavar="IP:PORT")
+@click.option("--server", "servers", multiple=True, required=True, metavar="IP:PORT", help="A build server.")
+@click.option(
+    "--into",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A new folder for the files.",
+)
+def machines(scheduler: str, servers: tuple[str, ...], into: Path) -> None:
+    """Write the settings of machines that compile for others: a scheduler at IP:PORT and build servers.
+
+    Among them is the file for 'build --builders'. docs/distributed.md says how all are started, and whom
+    one has to trust.
+    """
+    from sparkbuild.build.machines import settings  # noqa: PLC0415
+
+    for path in settings(scheduler, servers, into):
+        say(str(path))
