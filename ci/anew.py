@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 from ci import performance
-from sparkbuild import build as building
 from sparkbuild import process
 from sparkbuild.artifact import timeline
+from sparkbuild.build.tools import find_tools
 from sparkbuild.toolchain.place import SOURCE
 
 _NAMED = 4  # files
@@ -58,7 +58,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def sources_in(build_dir: Path) -> dict[str, set[str]]:
     """Return `sources_of` a folder that was built."""
-    tool = building.find_tools().ninja
+    tool = find_tools().ninja
     return sources_of(process.run([tool, "-C", build_dir, "-t", "deps"], timeout=120).output)
 
 

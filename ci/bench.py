@@ -22,9 +22,10 @@ import msgspec
 from ci import performance
 from ci.measures import Asked, Failed, Lab, OutOfTimeError
 from ci.performance import ROOT, ROWS, Bench, Machine, Measured, Row
-from sparkbuild import pipeline, process
+from sparkbuild import process
 from sparkbuild.build.jobs import available_cores
 from sparkbuild.errors import SparkbuildError
+from sparkbuild.request import Request, parse_definitions
 
 _ORDER = (  # what alternates is together; what needs a cold build's cache comes behind that
     ("cold", "hand", "playbook"),
@@ -170,8 +171,8 @@ def asked_of(options: argparse.Namespace) -> Asked:
         if options.source and Path(options.source).exists()
         else options.source
     )
-    define = pipeline.parse_definitions(tuple(options.define))
-    request = pipeline.Request(
+    define = parse_definitions(tuple(options.define))
+    request = Request(
         engine=options.engine,
         arch=options.arch,
         backend=options.backend,
@@ -182,7 +183,7 @@ def asked_of(options: argparse.Namespace) -> Asked:
     change = msgspec.structs.replace
     other = options.variant or ("gb10-sve2" if options.arch == "gb10" else "GGML_NATIVE=OFF")
     if "=" in other:
-        variant = change(request, define=define | pipeline.parse_definitions((other,)))
+        variant = change(request, define=define | parse_definitions((other,)))
     else:
         variant = change(request, arch=other)
     later = None

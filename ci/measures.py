@@ -21,14 +21,16 @@ import msgspec
 from ci.anew import sources_in, why
 from ci.performance import ROOT, Measured
 from sparkbuild import build as building
-from sparkbuild import pipeline, process
+from sparkbuild import process
 from sparkbuild.build import configure, ninja
 from sparkbuild.build.cache import FOLDER, find_cache
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog import Catalog
 from sparkbuild.files import Folders
 from sparkbuild.inspection.elf import is_elf
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Silent
+from sparkbuild.request import Request, Session, plan
 from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, placed
 
 _QUICK = 5  # runs of what takes less than a second; their median counts
@@ -51,10 +53,10 @@ class Failed(Exception):  # noqa: N818 - a measure that failed, not a fault of t
 class Asked(msgspec.Struct, frozen=True):
     """What is built: the request, its second CPU variant, its later commit; catalogues of one's own."""
 
-    request: pipeline.Request
+    request: Request
     jobs: int
-    variant: pipeline.Request | None = None
-    later: pipeline.Request | None = None
+    variant: Request | None = None
+    later: Request | None = None
     catalogs: tuple[Path, ...] = ()
     artifact: Path | None = None
 
@@ -66,7 +68,7 @@ class Lab:
         self.folder, self.asked, self.until = folder, asked, until
         self.home = folder / "home"
         self.folders = Folders(self.home / "cache", self.home / "store", self.home / "config")
-        self.session = pipeline.Session(Catalog.default(self.folders, asked.catalogs), self.folders, Silent())
+        self.session = Session(Catalog.default(self.folders, asked.catalogs), self.folders, Silent())
         self._filled = folder / "ccache.cold"  # the compile cache as a cold build leaves it
         self._plans: dict[str, Plan] = {}
 
@@ -76,7 +78,7 @@ class Lab:
         What it needs is fetched, compilers and compile cache are proved: once for a machine, so not measured.
         """
         if which not in self._plans:
-            made = self._plans[which] = pipeline.plan(getattr(self.asked, which), self.session)
+            made = self._plans[which] = plan(getattr(self.asked, which), self.session)
             if why := find_cache(made, self.folders)[1]:
                 print(why, file=sys.stderr)
         return self._plans[which]
@@ -125,7 +127,7 @@ class Lab:
 
     def _hand(self) -> tuple[Cost, str]:
         """Configure and compile with the words and the environment of the plan, and no compile cache."""
-        plan, tools, where = self.plan(), building.find_tools(), self._emptied("hand")
+        plan, tools, where = self.plan(), find_tools(), self._emptied("hand")
         argv = configure.command(plan, tools.cmake, tools.ninja, BUILD)
         env = building.environment(plan, where.with_name("hand.env"))
         with placed(plan.source.path, where, Isolation(), Silent()) as place:
@@ -144,7 +146,7 @@ class Lab:
             given |= plan.cuda.definitions | {"GGML_CUDA": "ON"}
             given |= {"CMAKE_CUDA_ARCHITECTURES": plan.value("CMAKE_CUDA_ARCHITECTURES") or ""}
         defined = [f"-D{name}={value}" for name, value in given.items()]
-        cmake = building.find_tools().cmake
+        cmake = find_tools().cmake
         with placed(plan.source.path, where, Isolation(), Silent()) as place:
             first: list[Word] = [*place.enter, cmake, SOURCE, "-G", "Unix Makefiles", *defined]
             second = (*place.enter, "make", "-j8", *plan.targets)
@@ -199,7 +201,7 @@ class Lab:
                 raise Failed(f"{problem}\n{answer.read_text()[-3000:]}") from problem
         return cost, json.loads(answer.read_bytes())
 
-    def _words(self, request: pipeline.Request) -> list[Word]:
+    def _words(self, request: Request) -> list[Word]:
         """Return a request as the command line takes it."""
         words: list[Word] = [request.engine, "--arch", request.arch, "--backend", request.backend]
         words += ["--from", request.way, "-j", str(self.asked.jobs), "--offline", "--json"]

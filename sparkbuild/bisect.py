@@ -24,7 +24,7 @@ from sparkbuild.errors import (
     UsageError,
 )
 from sparkbuild.handover import MANIFEST
-from sparkbuild.pipeline import Request, Session
+from sparkbuild.request import Request, Session
 from sparkbuild.source import history
 from sparkbuild.source.history import Commit
 from sparkbuild.source.repository import Repository

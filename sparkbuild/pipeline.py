@@ -1,79 +1,15 @@
-"""The whole way, on one screen: recipe and toolchain -> source -> tools -> plan -> build -> artifact."""
+"""The whole way, on one screen: a request -> its plan -> the artifact, from the store or built now."""
 
 from __future__ import annotations
 
-import os
-import re
-import time
-from pathlib import Path
-from typing import Literal
-
 import msgspec
 
-from sparkbuild import build as building
-from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
-from sparkbuild.artifact import timeline as timelines
-from sparkbuild.artifact.collect import collect
-from sparkbuild.artifact.compose import Finished, compose
-from sparkbuild.build import cache as caching
 from sparkbuild.build import costs
-from sparkbuild.build.builders import Builders, load
-from sparkbuild.build.jobs import Shared, available_cores, choose_jobs
-from sparkbuild.catalog import Catalog
-from sparkbuild.catalog.records import Backend, Recipe, Shelf
-from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
-from sparkbuild.files import Folders, disk_faults, locked, write_whole
-from sparkbuild.inspection.live import How
-from sparkbuild.inspection.probe import Probe, probe
-from sparkbuild.inspection.runtime import VersionReport, ask_version
-from sparkbuild.planning import Inputs, Plan, make_plan
-from sparkbuild.progress import Progress
-from sparkbuild.serving.part import run_part
-from sparkbuild.source import SourceTree, checkout, declared_options, intact, reads_variable
-from sparkbuild.toolchain import (
-    Compilers,
-    CudaToolkit,
-    find_compilers,
-    find_cuda,
-    gpu_arch,
-    preflight,
-    sandbox,
-    target_processor,
-)
-from sparkbuild.verification import Journey, Seen, failures, follow
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What a person asked for.
-
-    ``cache_storage`` is where a compile cache is shared, as ccache names it; ``builders`` is the file that
-    names other machines to compile on.
-    """
-
-    engine: str
-    arch: str
-    backend: Backend = "cuda"
-    ref: str | None = None
-    source: str | None = None
-    way: Literal["auto", "git", "sdist"] = "auto"
-    define: dict[str, str] = {}
-    jobs: int | None = None
-    offline: bool = False
-    rebuild: bool = False
-    sandbox: bool = False
-    cache: bool = True
-    cache_storage: str = ""
-    builders: Path | None = None
-
-
-class Session(msgspec.Struct, frozen=True):
-    """Where to look, where to put, whom to tell; ``shared`` are jobs that builds at the same time share."""
-
-    catalog: Catalog
-    folders: Folders
-    progress: Progress
-    shared: Shared | None = None
+from sparkbuild.build.jobs import choose_jobs
+from sparkbuild.files import disk_faults
+from sparkbuild.request import Request, Session, plan
+from sparkbuild.toolchain import sandbox
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -81,85 +17,6 @@ class Result(msgspec.Struct, frozen=True):
 
     stored: store.Stored
     fresh: bool
-
-
-def plan(request: Request, session: Session) -> Plan:
-    """Return what would be built and why. Fetches the source where needed; builds nothing."""
-    with disk_faults(session.folders.cache):
-        return _plan(request, session)
-
-
-class Tools(msgspec.Struct, frozen=True):
-    """What a plan is built with: compilers, and for CUDA its toolkit and the GPU's architecture."""
-
-    compilers: Compilers
-    cuda: CudaToolkit | None = None
-    cuda_arch: str = ""
-
-
-def _plan(request: Request, session: Session) -> Plan:
-    recipe = session.catalog.recipe(request.engine)
-    check_backend(recipe, request.backend)
-    tools = find_tools(request, session)
-    source = checkout(
-        recipe,
-        session.folders,
-        ref=request.ref,
-        source=request.source,
-        way=request.way,
-        offline=request.offline,
-        progress=session.progress,
-    )
-    for name in sorted(declared_options(source.path).keys() & os.environ):
-        session.progress.note(
-            f"{name} is set in the environment, where CMake does not look; give it as -D {name}=..."
-        )
-    return plan_of(recipe, source, tools, request, session)
-
-
-def check_backend(recipe: Shelf[Recipe], backend: Backend) -> None:
-    """Raise UsageError when a recipe has no targets for a backend."""
-    if backend not in recipe.record.targets:
-        raise UsageError(
-            f"{recipe.record.name} has no {backend} backend",
-            where=f"{recipe.path}: targets",
-            remedy=f"--backend {' or '.join(recipe.record.targets)}",
-        )
-
-
-def find_tools(request: Request, session: Session) -> Tools:
-    """Return what a request is built with. Raises MissingError for what this machine lacks."""
-    toolchain = session.catalog.toolchain(request.arch).record
-    compilers = find_compilers(toolchain, session.folders)
-    if request.backend != "cuda":
-        return Tools(compilers)
-    wheels = session.catalog.cuda_wheels(toolchain.cuda.wheels).record
-    cuda = find_cuda(
-        toolchain, wheels, compilers, session.folders, offline=request.offline, progress=session.progress
-    )
-    return Tools(compilers, cuda, request.define.get("CMAKE_CUDA_ARCHITECTURES") or gpu_arch(toolchain))
-
-
-def plan_of(
-    recipe: Shelf[Recipe], source: SourceTree, tools: Tools, request: Request, session: Session
-) -> Plan:
-    """Return the plan of a recipe for a source that is here."""
-    return make_plan(
-        Inputs(
-            recipe=recipe,
-            toolchain=session.catalog.toolchain(request.arch),
-            backend=request.backend,
-            source=source,
-            options=declared_options(source.path),
-            reads=lambda name: reads_variable(source.path, name),
-            compilers=tools.compilers,
-            cuda=tools.cuda,
-            cuda_arch=tools.cuda_arch,
-            cmake=building.find_tools().cmake_version,
-            cache=session.folders.cache,
-            user=request.define,
-        )
-    )
 
 
 def build(request: Request, session: Session) -> Result:
@@ -174,7 +31,9 @@ def build(request: Request, session: Session) -> Result:
             found = None if request.rebuild else store.find(made.engine, made.key, folders)
             if found:
                 return Result(found, fresh=False)
-            return Result(_build_now(made, recipe, request, session), fresh=True)
+            from sparkbuild.making import make  # noqa: PLC0415 - 0.2 s that who has the artifact need not wait
+
+            return Result(make(made, recipe, request, session), fresh=True)
 
 
 def expected(request: Request, session: Session, jobs: int | None = None) -> costs.Expected | None:
@@ -185,176 +44,3 @@ def expected(request: Request, session: Session, jobs: int | None = None) -> cos
     recipe = session.catalog.recipe(request.engine).record
     count = jobs or choose_jobs(recipe.steps.memory(request.backend), asked=request.jobs).count
     return costs.expected(recipe.steps, request.backend, recipe.name, session.folders, count)
-
-
-def _build_now(made: Plan, recipe: Recipe, request: Request, session: Session) -> store.Stored:
-    folders, progress = session.folders, session.progress
-    started = (time.time(), time.monotonic())
-    where = building.build_dir(made, folders)
-    with locked(where.with_name(f"{where.name}.lock")):
-        if request.rebuild or request.sandbox:  # else ninja would find nothing to do, or what a stranger left
-            sandbox.clear(where)
-        if made.cuda:
-            arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
-            progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
-            preflight(made.cuda, made.compilers, arch, where / ".preflight")
-        check_source(made.source)
-        cache = _cache(made, request, session)
-        around = building.Surroundings(
-            request.jobs, session.shared, cache, _builders(request), sandbox=request.sandbox
-        )
-        built = building.build(made, recipe, folders, around, progress)
-        check_tools(made, request, session, where)
-        progress.stage("collect, check and ask the binaries")
-        with store.adding(made.engine, made.key, folders) as temp:
-            done = _collected(made, recipe, built, temp / "bin", started, session)
-            write_whole(temp / timelines.NAME, timelines.encode(_timeline(built)))
-            store.finish(temp, done)
-    stored = store.find(made.engine, made.key, folders)
-    if stored is None:  # pragma: no cover - it was written a moment ago, under our lock
-        raise CompileError("the artifact vanished from the store", where=str(folders.store))
-    return stored
-
-
-def _cache(made: Plan, request: Request, session: Session) -> caching.Cache | None:
-    """Return the compile cache that a build may use: what is not trusted would write to it, too."""
-    if not request.cache or request.sandbox:
-        return None
-    cache, why = caching.find_cache(made, session.folders, request.cache_storage)
-    if why:
-        session.progress.note(why)
-    return cache
-
-
-def _builders(request: Request) -> Builders | None:
-    """Return the machines to compile on: what is not trusted has no network to reach them by."""
-    if request.builders and request.sandbox:
-        raise UsageError(
-            "a sandbox has no network, so no other machine can compile for it",
-            where=f"--builders {request.builders} --sandbox",
-            remedy="leave one of them away",
-        )
-    return load(request.builders) if request.builders else None
-
-
-def _timeline(built: building.Built) -> timelines.Timeline:
-    return timelines.Timeline(timelines.SCHEMA, built.jobs.count, available_cores(), built.timeline.steps)
-
-
-def _collected(
-    made: Plan,
-    recipe: Recipe,
-    built: building.Built,
-    into: Path,
-    started: tuple[float, float],
-    session: Session,
-) -> manifests.Manifest:
-    """Fill an artifact's bin folder and return all that is known of it."""
-    toolchain = session.catalog.toolchain(made.arch).record
-    processor = target_processor(toolchain)
-    files = collect(built.configured, made.targets, recipe.roles, processor, into)
-    libraries = made.cuda.runtime_dirs if made.cuda else ()
-    view = (into,) if built.place == "sandbox" else None
-    tool = into / recipe.version_target
-    version = ask_version(tool, processor, recipe.version_pattern, libraries, view=view)
-    check_version(version, made, built.build_dir)
-    how = How({processor: (made.compilers.cc,)}, libraries, tools=False, view=view)
-    found = probe(into, session.catalog, session.progress, how)
-    flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
-    run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog, view)
-    seconds = time.monotonic() - started[1]  # the clock may go back meanwhile
-    return compose(Finished(made, recipe, built, files, version, found, flags, run, started[0], seconds))
-
-
-def _seen(made: Plan, recipe: Recipe, built: building.Built, found: Probe, session: Session) -> Seen:
-    return Seen(
-        definitions=made.definitions,
-        recipe=recipe,
-        rules=session.catalog.features().record,
-        options=declared_options(made.source.path),
-        reads=lambda name: reads_variable(made.source.path, name),
-        cache=built.configured.cache,
-        commands=built.entries,
-        compilers=made.compilers,
-        files=found.files,
-        verdicts=found.verdicts,
-        system=found.said.system if found.said else None,
-    )
-
-
-def check_source(source: SourceTree) -> None:
-    """Raise SourceError when a tree no longer holds what was checked out."""
-    if not intact(source):
-        raise SourceError(
-            "the checked-out source was changed after it was checked",
-            where=str(source.path),
-            remedy=f"remove it and run again: rm -r {source.path.parent}",
-        )
-
-
-def check_tools(made: Plan, request: Request, session: Session, where: Path) -> None:
-    """Raise CompileError when a compiler, CUDA or CMake is not the one any more that the key names.
-
-    What was built with two of them goes, and all of the compile cache: it may hold such objects.
-    """
-    tools = find_tools(request, session)
-    now = {
-        "compilers": (made.compilers.digest, tools.compilers.digest),
-        "CUDA toolkit": (made.cuda and made.cuda.digest, tools.cuda and tools.cuda.digest),
-        "CMake": (made.cmake, building.find_tools().cmake_version),
-    }
-    if changed := [name for name, (before, after) in now.items() if before != after]:
-        for folder in (where, session.folders.cache / caching.FOLDER):
-            sandbox.clear(folder)
-        raise CompileError(
-            f"changed while this was built: {', '.join(changed)}; it is of two makes and is not stored",
-            where=str(where),
-            remedy="run the same command again: it begins anew with what is here now",
-        )
-
-
-def check_flags(seen: Seen, where: Path) -> tuple[Journey, ...]:
-    """Return each flag's journey. Raises FindingError when a required one is not in force."""
-    journeys = follow(seen)
-    if bad := failures(journeys):
-        raise FindingError(
-            f"{len(bad)} required flags are not in force; the build is not stored",
-            where=str(where),
-            remedy="see 'sparkbuild verify-flags --build-dir' on that folder, if you trust what was built",
-            output="\n".join(bad),
-        )
-    return journeys
-
-
-def check_version(report: VersionReport, made: Plan, where: Path) -> None:
-    """Raise CompileError when a tool ran and named another build number or commit than the plan's."""
-    if report.ran == "failed":
-        raise CompileError(
-            f"the built tool does not answer --version ({report.reason})",
-            where=str(where),
-            remedy="the recipe's version_pattern may be out of date",
-            output=report.output,
-        )
-    source = made.source
-    wrong_number = source.build_number and report.number is not None and report.number != source.build_number
-    wrong_commit = source.commit and report.commit and not source.commit.startswith(report.commit)
-    if wrong_number or wrong_commit:
-        raise CompileError(
-            f"the built tool says build {report.number}, commit {report.commit}; "
-            f"the source is build {source.build_number}, commit {source.commit[:9]}",
-            where=str(where),
-            remedy="the build_number and build_commit intents do not reach this source",
-        )
-
-
-def parse_definitions(words: tuple[str, ...]) -> dict[str, str]:
-    """Turn NAME=VALUE words into definitions. Raises UsageError for anything else."""
-    found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not value.isprintable():
-            raise UsageError(
-                f"not a definition: {word!r}", where="-D", remedy="write -D NAME=VALUE, on one line"
-            )
-        found[name] = value
-    return found

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild import __version__, pipeline, process
+from sparkbuild import __version__, process
 from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.artifact import store
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.manifest import Manifest
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import StoreError, UsageError, did_you_mean
 from sparkbuild.files import Folders, disk_faults, locked, sha256_file, to_json
 from sparkbuild.inspection.probe import probe
-from sparkbuild.pipeline import Request, Session
+from sparkbuild.making import check_source
 from sparkbuild.planning import Plan
 from sparkbuild.reproduction.cause import find_cause
 from sparkbuild.reproduction.compare import compare_files, find_normaliser, judge
@@ -38,6 +39,7 @@ from sparkbuild.reproduction.records import (
     Variation,
 )
 from sparkbuild.reproduction.variations import VARIATIONS, vary
+from sparkbuild.request import Request, Session, plan
 from sparkbuild.toolchain.place import placed
 from sparkbuild.toolchain.sandbox import clear
 
@@ -108,7 +110,7 @@ def reproduce(asked: Asked, session: Session) -> Reproduction:
             around = msgspec.structs.replace(around, sandbox=manifest.build.place == "sandbox")
             notes += said
             with _elsewhere(manifest, session) as there:
-                made = pipeline.plan(_request(manifest, recipe, asked), there)
+                made = plan(_request(manifest, recipe, asked), there)
                 if inputs := differences(manifest, made):
                     break
                 rebuilds.append(_rebuild(recorded, made, around, varied, there, session))
@@ -267,7 +269,7 @@ def _rebuild(
     began, manifest, cache = time.monotonic(), recorded.manifest, there.folders.cache
     recipe = session.catalog.recipe(made.engine).record
     original = building.build_dir(made, session.folders)
-    pipeline.check_source(made.source)
+    check_source(made.source)
     built = building.build(made, recipe, there.folders, around, session.progress)
     session.progress.stage("compare the binaries")
     processor = manifest.target.processor
@@ -298,7 +300,7 @@ def _cause(
     if not (original / ".ninja_log").is_file():
         return None
     there.progress.stage("look for the first file that differs, and make it twice more")
-    tools = building.find_tools()
+    tools = find_tools()
     ninja: list[str | Path] = [tools.ninja, "-C", built.build_dir, "-t", "commands", "-s"]
     times = itertools.count(1)
     isolation = building.isolated(made, around, built.build_dir, tools)

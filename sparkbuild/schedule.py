@@ -29,8 +29,9 @@ from sparkbuild.catalog import Catalog
 from sparkbuild.errors import ExhaustedError, InterruptedRunError, SparkbuildError
 from sparkbuild.faults import refused
 from sparkbuild.files import Folders
-from sparkbuild.pipeline import Request, Result, Session, build, expected
+from sparkbuild.pipeline import Result, build, expected
 from sparkbuild.progress import Progress
+from sparkbuild.request import Request, Session
 from sparkbuild.toolchain.place import why_no_namespace
 
 _AT_ONCE = 3  # builds: one that compiles, one that begins, one that ends

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import msgspec
 
-from sparkbuild import build as building
 from sparkbuild.artifact import store
 from sparkbuild.artifact.store import Stored
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Backend
 from sparkbuild.errors import UsageError
 from sparkbuild.files import Folders, sha256_file
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import probe
-from sparkbuild.pipeline import Session
 from sparkbuild.planning import Definition
 from sparkbuild.progress import Progress
+from sparkbuild.request import Session
 from sparkbuild.toolchain import runners, runtime_dirs, sandbox
 from sparkbuild.verification import Journey, Seen, follow
 from sparkbuild.verification.folder import look
@@ -63,7 +63,7 @@ def verify_folder(
         session.catalog.toolchain(arch),
         engine=engine,
         backend=backend,
-        ninja=building.find_tools().ninja,
+        ninja=find_tools().ninja,
         environment=os.environ,
         how=How(*runners(session.folders), tools=False),
         progress=session.progress,

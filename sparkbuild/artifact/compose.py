@@ -11,6 +11,7 @@ from sparkbuild import __version__, handover
 from sparkbuild import build as building
 from sparkbuild.artifact import manifest as manifests
 from sparkbuild.build.commands import summarise
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.inspection.probe import Probe
 from sparkbuild.inspection.report import SystemReport
@@ -86,7 +87,7 @@ def _definitions(done: Finished) -> tuple[manifests.DefinitionUsed, ...]:
 
 
 def _build(done: Finished) -> manifests.Build:
-    built, tools = done.built, building.find_tools()
+    built, tools = done.built, find_tools()
     return manifests.Build(
         started=dt.datetime.fromtimestamp(done.started, dt.UTC),
         host=f"{platform.system()} {platform.release()} {platform.machine()}",

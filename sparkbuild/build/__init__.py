@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from sparkbuild.build.builders import Builders, spread, status
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.jobs import Shared
 from sparkbuild.build.leftover import drop_damaged
+from sparkbuild.build.tools import Tools, find_tools
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders, keep, kept
@@ -25,15 +25,6 @@ from sparkbuild.planning import Plan
 from sparkbuild.progress import Progress
 from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, Place, Way, placed
 from sparkbuild.toolchain.sandbox import View
-
-
-class Tools(msgspec.Struct, frozen=True):
-    """CMake and ninja, from their packages: paths and versions."""
-
-    cmake: Path
-    cmake_version: str
-    ninja: Path
-    ninja_version: str
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -76,31 +67,6 @@ class Built(msgspec.Struct, frozen=True):
     cpu_seconds: float
     cache: caching.Used | None
     distributed: bool
-
-
-def find_tools() -> Tools:
-    """Return the cmake and ninja that came with this installation."""
-    import cmake as cmake_package  # noqa: PLC0415 - 0.1 s that who reads a manifest need not wait
-    import ninja as ninja_package  # noqa: PLC0415 - as above
-
-    cmake, ninja_path = Path(cmake_package.CMAKE_BIN_DIR, "cmake"), Path(ninja_package.BIN_DIR, "ninja")
-    versions = (_installed("cmake", cmake), _installed("ninja", ninja_path))
-    for tool in (cmake, ninja_path):
-        if not tool.is_file():
-            raise MissingError(
-                f"{tool.name} is missing", where=str(tool), remedy="pip install --force-reinstall cmake ninja"
-            )
-    return Tools(cmake, versions[0], ninja_path, versions[1])
-
-
-def _installed(name: str, tool: Path) -> str:
-    """Return a package's version as it is installed now; a module that was imported tells of before."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise MissingError(
-            f"{name} is missing", where=str(tool), remedy="pip install --force-reinstall cmake ninja"
-        ) from None
 
 
 def environment(plan: Plan, work: Path) -> dict[str, str]:

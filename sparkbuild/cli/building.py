@@ -11,7 +11,7 @@ import click
 from sparkbuild.cli.options import session_of
 
 if TYPE_CHECKING:
-    from sparkbuild.pipeline import Request
+    from sparkbuild.request import Request
 
 
 def build_many(

@@ -164,11 +164,12 @@ def plan(
     from sparkbuild import pipeline  # noqa: PLC0415
     from sparkbuild.cli import render  # noqa: PLC0415
     from sparkbuild.cli.progress import progress  # noqa: PLC0415
+    from sparkbuild.request import plan  # noqa: PLC0415
     from sparkbuild.source import declared_options  # noqa: PLC0415
 
     with progress() as shown:
         request, session = request_of(engine, options), session_of(catalogs, shown)
-        made = pipeline.plan(request, session)
+        made = plan(request, session)
     declared = declared_options(made.source.path) if list_options else None
     expected = pipeline.expected(request, session)
     render.plan(made, declared, expected, explain=explain, as_json=as_json)

@@ -13,7 +13,7 @@ from sparkbuild.errors import SparkbuildError, UsageError
 if TYPE_CHECKING:
     from sparkbuild.artifact.store import Stored
     from sparkbuild.files import Folders
-    from sparkbuild.pipeline import Request, Session
+    from sparkbuild.request import Request, Session
 
 Command = Callable[..., Any]
 json_option = click.option(
@@ -149,7 +149,7 @@ def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN4
     """Return where to look and whom to tell."""
     from sparkbuild.catalog import Catalog  # noqa: PLC0415
     from sparkbuild.files import Folders  # noqa: PLC0415
-    from sparkbuild.pipeline import Session  # noqa: PLC0415
+    from sparkbuild.request import Session  # noqa: PLC0415
 
     folders = Folders.default()
     return Session(Catalog.default(folders, catalogs), folders, shown)
@@ -157,6 +157,6 @@ def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN4
 
 def request_of(engine: str, options: dict[str, Any]) -> Request:
     """Return what ``build_options`` ask for."""
-    from sparkbuild.pipeline import Request, parse_definitions  # noqa: PLC0415
+    from sparkbuild.request import Request, parse_definitions  # noqa: PLC0415
 
     return Request(engine=engine, **options | {"define": parse_definitions(options["define"])})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sparkbuild.catalog.records import Features
-from sparkbuild.inspection.facts import FileFacts
 from sparkbuild.inspection.features import State, Verdicts
 from sparkbuild.inspection.help import Help, parse_help
 from sparkbuild.inspection.report import SystemReport, ask_models, ask_system
 from sparkbuild.inspection.runtime import Answer, View, ask
+
+if TYPE_CHECKING:
+    from sparkbuild.inspection.facts import FileFacts  # with numpy, which who reads a manifest need not load
 
 _LIST_DEVICES = "--list-devices"
 _HELP_LIMIT = 400_000  # characters

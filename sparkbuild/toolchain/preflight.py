@@ -11,8 +11,10 @@ from pathlib import Path
 
 from sparkbuild import process
 from sparkbuild.errors import MissingError
+from sparkbuild.progress import Progress
 from sparkbuild.toolchain.compilers import Compilers
 from sparkbuild.toolchain.cuda import CudaToolkit
+from sparkbuild.toolchain.memory import recall
 
 _KERNEL = """
 #include <cuda.h>
@@ -44,11 +46,25 @@ def _gencode(arch: str) -> str:
     return f"-gencode=arch=compute_{name},code={code}"
 
 
-def preflight(cuda: CudaToolkit, compilers: Compilers, arch: str, work: Path) -> None:
+def preflight(
+    cuda: CudaToolkit, compilers: Compilers, arch: str, work: Path, cache: Path, progress: Progress
+) -> None:
     """Compile a kernel for ``arch``, link a library, link a program against it as the build will.
 
-    The library needs cuBLAS and the driver. Raises MissingError with the failing step's own words.
+    The library needs cuBLAS and the driver. What could do it is remembered in ``cache``. Raises MissingError
+    with the failing step's own words.
     """
+
+    def prove() -> tuple[bool, list[Path]]:
+        progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
+        _prove(cuda, compilers, arch, work)
+        return True, [cuda.nvcc, compilers.cxx]
+
+    question = [str(cuda.root), cuda.digest, str(compilers.cxx), compilers.digest, compilers.flags, arch]
+    recall(cache, "preflight", question, bool, prove)
+
+
+def _prove(cuda: CudaToolkit, compilers: Compilers, arch: str, work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "kernel.cu").write_text(_KERNEL)

@@ -10,7 +10,7 @@ import msgspec
 from sparkbuild.catalog.records import Backend, Recipe, Revision, Shelf
 from sparkbuild.errors import MissingError
 from sparkbuild.files import disk_faults
-from sparkbuild.pipeline import Request, Session, check_backend, find_tools, plan_of
+from sparkbuild.request import Request, Session, check_backend, find_tools, plan_of
 from sparkbuild.source import Declared, SourceTree, checkout, declared, patches
 from sparkbuild.source.checkout import scratch_folder
 from sparkbuild.source.history import Step, step

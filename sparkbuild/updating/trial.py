@@ -10,11 +10,12 @@ import msgspec
 from sparkbuild import build as building
 from sparkbuild.build import commands, configure
 from sparkbuild.build.configure import Configured, Ran
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import ConfigureError
 from sparkbuild.files import locked
-from sparkbuild.pipeline import Session
 from sparkbuild.planning import Plan
+from sparkbuild.request import Session
 from sparkbuild.source import declared
 from sparkbuild.toolchain.sandbox import clear
 from sparkbuild.updating.records import Problem
@@ -81,7 +82,7 @@ def _flags(
     made: Plan, recipe: Recipe, configured: Configured, enter: tuple[str, ...], session: Session
 ) -> tuple[dict[str, Journey], list[Problem]]:
     """Return the flags that are lost by the end of the compile commands, and what else these contradict."""
-    ninja, where = building.find_tools().ninja, configured.build_dir
+    ninja, where = find_tools().ninja, configured.build_dir
     present = msgspec.structs.replace(made, targets=tuple(t for t in made.targets if t in configured.targets))
     if not present.targets:
         return {}, []

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from sparkbuild.build.commands import Entry
 from sparkbuild.build.configure import CacheEntry
 from sparkbuild.catalog.records import Features, Recipe
-from sparkbuild.inspection.facts import FileFacts
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.report import SystemReport
 from sparkbuild.planning import Definition
 from sparkbuild.source import Option
 from sparkbuild.toolchain import Compilers
+
+if TYPE_CHECKING:
+    from sparkbuild.inspection.facts import FileFacts  # with numpy, which who reads a manifest need not load
 
 STAGES = ("asked", "declared", "cache", "commands", "compiler", "binary", "run time")
 StageName = Literal["asked", "declared", "cache", "commands", "compiler", "binary", "run time"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sparkbuild.build.commands import capabilities
 from sparkbuild.catalog.records import Shown
-from sparkbuild.inspection.facts import FileFacts
 from sparkbuild.inspection.features import State
 from sparkbuild.inspection.live import runtime_state
 from sparkbuild.planning import Definition
 from sparkbuild.verification.records import ARCH, Seen, Stage
+
+if TYPE_CHECKING:
+    from sparkbuild.inspection.facts import FileFacts
 
 
 def built(flag: Definition, shown: Shown, on: bool, seen: Seen) -> Stage:

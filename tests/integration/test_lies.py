@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sparkbuild.build import find_tools
+from sparkbuild.build.tools import find_tools
 from tests.integration.conftest import Built, seeded, with_cuda
 from tests.integration.engine import HOST, Box, Done, Toy
 

@@ -31,6 +31,8 @@ _ROOMS = (
     {"artifact"},
     {"evidence"},
     {"checking", "comparing", "reproduction", "serving", "smoke", "report"},
+    {"request"},
+    {"making"},
     {"pipeline"},
     {"bisect", "verify", "reproduce", "publish", "updating", "schedule"},
     {"intake"},

@@ -8,15 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from sparkbuild import build as building
-from sparkbuild import pipeline
+from sparkbuild import making
+from sparkbuild.build.tools import find_tools
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.errors import CompileError, UsageError
 from sparkbuild.files import Folders
 from sparkbuild.inspection.runtime import VersionReport
-from sparkbuild.pipeline import Request, Session, Tools, check_version, parse_definitions
+from sparkbuild.making import check_version
 from sparkbuild.planning import Plan, make_plan
 from sparkbuild.progress import Silent
+from sparkbuild.request import Request, Session, Tools, parse_definitions
+from sparkbuild.request import plan as plan_of_request
 from tests.conftest import cuda_of, inputs_of, source_of
 
 _WHERE = Path("/nowhere/build")
@@ -88,7 +90,7 @@ def test_a_backend_that_an_engine_lacks_is_an_error(folders: Folders, tmp_path: 
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("cuda = [")))
     session = Session(Catalog((shipped_root(), tmp_path)), folders, Silent())
     with pytest.raises(UsageError, match="has no cuda backend") as caught:
-        pipeline.plan(Request(shipped.record.name, "host"), session)
+        plan_of_request(Request(shipped.record.name, "host"), session)
     assert caught.value.where == f"{path}: targets"
     assert caught.value.remedy == "--backend cpu"
 
@@ -103,13 +105,13 @@ def test_tools_that_changed_meanwhile(
     what: str, tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan("121")
-    made = msgspec.structs.replace(made, cmake=building.find_tools().cmake_version)
+    made = msgspec.structs.replace(made, cmake=find_tools().cmake_version)
     compilers, cuda = made.compilers, made.cuda
     assert cuda
     session = Session(Catalog((shipped_root(),)), folders, Silent())
     request = Request("toy", "gb10")
-    monkeypatch.setattr(pipeline, "find_tools", lambda *_: Tools(compilers, cuda))
-    pipeline.check_tools(made, request, session, tmp_path)
+    monkeypatch.setattr(making, "find_tools", lambda *_: Tools(compilers, cuda))
+    making.check_tools(made, request, session, tmp_path)
     if what == "compilers":
         compilers = msgspec.structs.replace(compilers, digest="another")
     elif what == "CMake":
@@ -118,6 +120,6 @@ def test_tools_that_changed_meanwhile(
         cuda = msgspec.structs.replace(cuda, digest="another")
     (tmp_path / "build").mkdir()
     with pytest.raises(CompileError, match=f"changed while this was built: {what};") as caught:
-        pipeline.check_tools(made, request, session, tmp_path / "build")
+        making.check_tools(made, request, session, tmp_path / "build")
     assert "begins anew" in caught.value.remedy
     assert not (tmp_path / "build").exists()

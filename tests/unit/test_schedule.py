@@ -13,8 +13,8 @@ from sparkbuild.build.jobs import Jobs, pool
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.errors import CompileError, UsageError
 from sparkbuild.files import Folders, keep
-from sparkbuild.pipeline import Request, Session
 from sparkbuild.progress import Silent
+from sparkbuild.request import Request, Session
 
 _CATALOG = Catalog((shipped_root(),))
 _ARCHS = ("gb10", "gb10-sve2")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from sparkbuild import build as building
+from sparkbuild.build.tools import find_tools
 from sparkbuild.errors import MissingError
 from sparkbuild.files import Folders
 from sparkbuild.planning import make_plan
@@ -51,7 +52,7 @@ def test_nothing_of_the_callers_environment_reaches_a_build(
 
 
 def test_the_tools_are_the_installations_own() -> None:
-    tools = building.find_tools()
+    tools = find_tools()
     assert run([tools.cmake, "--version"]).output.startswith(f"cmake version {tools.cmake_version}")
     assert run([tools.ninja, "--version"]).output.startswith(tools.ninja_version)
 
@@ -85,7 +86,7 @@ def test_a_compiler_beside_what_is_private(
     (tmp_path / "home").symlink_to(tmp_path / "real")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     made = make_plan(inputs_of())
-    around, tools = building.Surroundings(sandbox=True), building.find_tools()
+    around, tools = building.Surroundings(sandbox=True), find_tools()
     for folder, refused in ((prefix, True), ("gcc-14", False)):
         cc = tmp_path / "home" / folder / "bin" / "gcc"
         plan = msgspec.structs.replace(made, compilers=msgspec.structs.replace(made.compilers, cc=cc, cxx=cc))

@@ -81,6 +81,14 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
     assert not loaded & {"rich", "git", "elftools", "sparkbuild.pipeline", "scikit_build_core"}
 
 
+def test_what_is_in_the_store_is_found_without_the_tools_that_make_it() -> None:
+    code = "import sys, sparkbuild.pipeline, sparkbuild.artifact.manifest; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert not set(done.stdout.split()) & {"rich", "git", "numpy", "cmake", "sparkbuild.making"}
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 

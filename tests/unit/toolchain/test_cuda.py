@@ -191,7 +191,8 @@ def test_a_preflight_that_fails_gives_the_compilers_own_words(script: Script, tm
     nvcc.rename(tmp_path / "root" / "bin" / "nvcc")
     cuda = cuda_of(tmp_path / "root", definitions={"CMAKE_EXE_LINKER_FLAGS": "-Wl,x"}, digest=digest("x"))
     with pytest.raises(MissingError, match="can not compile a kernel for 121") as caught:
-        preflight(cuda, compilers_of(), "121", tmp_path / "work")
+        preflight(cuda, compilers_of(), "121", tmp_path / "work", tmp_path / "cache", Silent())
+    assert not list(tmp_path.glob("cache/machine/*"))
     assert "Unsupported gpu architecture" in caught.value.output
     assert "nvcc" in caught.value.where
 
