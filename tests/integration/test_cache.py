@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,42 +174,63 @@ def _commit(toy: Toy) -> None:
     git(toy.source, "commit", "--quiet", "-m", "a change")
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start a Redis server of the test's own; yield its address and process."""
-    server = shutil.which("redis-server")
-    if not server:
-        pytest.skip("redis-server is not installed")
+_HTTP = """
+import http.server, pathlib, sys
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self):
+        path = pathlib.Path(self.translate_path(self.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(params=["redis", "http"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start a storage server of the test's own; yield its address and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+    words = [sys.executable, "-c", _HTTP, str(port)]
+    if request.param == "redis":
+        if not shutil.which("redis-server"):
+            pytest.skip("redis-server is not installed")
+        words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    (tmp_path / "served").mkdir()
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(words, stdout=quiet, stderr=quiet, cwd=tmp_path / "served") as process:
         try:
             for _ in range(100):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     break
                 time.sleep(0.1)
-            yield f"redis://127.0.0.1:{port}", process
+            yield f"{request.param}://127.0.0.1:{port}", process
         finally:
             process.kill()
 
 
 def test_two_machines_share_a_storage(
-    built: Built, toy: Toy, tmp_path: Path, redis: tuple[str, subprocess.Popen[bytes]]
+    built: Built, toy: Toy, tmp_path: Path, server: tuple[str, subprocess.Popen[bytes]]
 ) -> None:
     """The second home has another path and an empty cache of its own."""
     toy.publish()
-    storage, server = redis
+    storage, process = server
     one, two, three = (_seeded(built, tmp_path / name) for name in ("one", "a second", "three"))
     first = _build(one, toy, "--cache-storage", storage)
     second = _same_as_compiled(two, toy, "--cache-storage", storage)
     assert file_hashes(second) == file_hashes(first)
     used = second["build"]["cache"]
-    assert (used["storage"], used["misses"], used["faults"]) == ("redis", 0, 0)
+    assert (used["storage"], used["misses"], used["faults"]) == (storage.partition(":")[0], 0, 0)
     assert used["shared"] > 0
-    server.kill()
-    server.wait()
+    process.kill()
+    process.wait()
     third = _build(three, toy, "--cache-storage", storage)
     assert file_hashes(third) == file_hashes(first)
     assert third["build"]["cache"]["shared"] == 0
