@@ -31,6 +31,7 @@ from sparkbuild.inspection.elf import is_elf
 from sparkbuild.planning import Plan
 from sparkbuild.progress import Silent
 from sparkbuild.request import Request, Session, plan
+from sparkbuild.toolchain import preflight
 from sparkbuild.toolchain.place import BUILD, SOURCE, Isolation, placed
 
 _QUICK = 5  # runs of what takes less than a second; their median counts
@@ -81,6 +82,10 @@ class Lab:
             made = self._plans[which] = plan(getattr(self.asked, which), self.session)
             if why := find_cache(made, self.folders)[1]:
                 print(why, file=sys.stderr)
+            if made.cuda:
+                arch = made.value("CMAKE_CUDA_ARCHITECTURES") or ""
+                work, cache = self.folder / "preflight", self.folders.cache
+                preflight(made.cuda, made.compilers, arch, work, cache, Silent())
         return self._plans[which]
 
     def measure(self, name: str, number: int) -> Measured:

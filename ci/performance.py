@@ -142,10 +142,14 @@ def _value(row: Row, got: list[Measured]) -> float:
 
 
 def merged(book: Book, bench: Bench) -> Book:
-    """Return the book with a bench in the place of the one that it replaces; rows not measured anew stay."""
+    """Return the book with a bench in the place of the one that it replaces.
+
+    Rows that were not measured anew stay where all that they were measured with is the same.
+    """
     kept = {b.which: b for b in book.benches}
     old = kept.get(bench.which)
-    rows = (old.results if old else {}) | bench.results
+    same = old and msgspec.structs.replace(old, results=bench.results) == bench
+    rows = (old.results if old and same else {}) | bench.results
     kept[bench.which] = msgspec.structs.replace(bench, results=rows)
     return msgspec.structs.replace(book, benches=tuple(kept.values()))
 
@@ -166,16 +170,18 @@ _HEAD = """# What it costs
 
 `ci/bench` measures this anywhere. Times differ from machine to machine, so they are compared within one:
 each value is the median of several rounds (in brackets the smallest, the largest, and how many). A round
-runs both sides one after the other on the same machine, every second round the other way round. Only where
-a row names no second thing is the value itself in the table.
+takes all measures one after the other on the same machine: the cold build, by hand, the playbook; what needs
+the cold build's compile cache; then the rest. What is measured against each other without a cache changes
+places every second round. Only where a row names no second thing is the value itself in the table.
 
 "Cold" is `sparkbuild build` with source and toolkit fetched and this machine's compilers proved, but an
 empty build folder, an empty compile cache and nothing in the store. "By hand" is cmake and ninja with the
 plan's own definitions, environment and targets, the source at the same path, and no compile cache.
 "NVIDIA's playbook's commands" are cmake with `GGML_CUDA=ON` (for CUDA), `CMAKE_CUDA_ARCHITECTURES` and
-`LLAMA_CURL=OFF`, then `make -j8`: fewer FlashAttention kernels and never more than 8 jobs, so that row is
+`LLAMA_CURL=OFF`, then `make -j8` (and what a DGX Spark has by itself: which compilers, where CUDA is; tests,
+examples and the web page off): fewer FlashAttention kernels and never more than 8 jobs, so that row is
 told, not judged. "20 upstream commits later" is a newer commit, built with the compile cache that the older
-one's cold build filled. Memory is that of the largest process.
+one's cold build filled. Nothing is fetched in any of them. Memory is that of the largest process.
 """
 
 

@@ -12,11 +12,10 @@ from sparkbuild.artifact import timeline as timelines
 from sparkbuild.artifact.collect import collect
 from sparkbuild.artifact.compose import Finished, compose
 from sparkbuild.build import cache as caching
-from sparkbuild.build.builders import Builders, load
 from sparkbuild.build.jobs import available_cores
 from sparkbuild.build.tools import cmake_version
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import CompileError, FindingError, SourceError, UsageError
+from sparkbuild.errors import CompileError, FindingError, SourceError
 from sparkbuild.files import locked, write_whole
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
@@ -46,7 +45,7 @@ def make(made: Plan, recipe: Recipe, request: Request, session: Session) -> stor
         check_source(made.source)
         cache = _cache(made, request, session)
         around = building.Surroundings(
-            request.jobs, session.shared, cache, _builders(request), sandbox=request.sandbox
+            request.jobs, session.shared, cache, request.builders, sandbox=request.sandbox
         )
         built = building.build(made, recipe, folders, around, progress)
         check_tools(made, request, session, where)
@@ -69,17 +68,6 @@ def _cache(made: Plan, request: Request, session: Session) -> caching.Cache | No
     if why:
         session.progress.note(why)
     return cache
-
-
-def _builders(request: Request) -> Builders | None:
-    """Return the machines to compile on: what is not trusted has no network to reach them by."""
-    if request.builders and request.sandbox:
-        raise UsageError(
-            "a sandbox has no network, so no other machine can compile for it",
-            where=f"--builders {request.builders} --sandbox",
-            remedy="leave one of them away",
-        )
-    return load(request.builders) if request.builders else None
 
 
 def _timeline(built: building.Built) -> timelines.Timeline:

@@ -7,6 +7,7 @@ import msgspec
 from sparkbuild.artifact import store
 from sparkbuild.build import costs
 from sparkbuild.build.jobs import choose_jobs
+from sparkbuild.errors import UsageError
 from sparkbuild.files import disk_faults
 from sparkbuild.request import Request, Session, plan
 from sparkbuild.toolchain import sandbox
@@ -24,6 +25,12 @@ def build(request: Request, session: Session) -> Result:
     folders = session.folders
     if request.sandbox:
         sandbox.check()
+        if request.builders:
+            raise UsageError(
+                "a sandbox has no network, so no other machine can compile for it",
+                where="--builders --sandbox",
+                remedy="leave one of them away",
+            )
     with disk_faults(folders.cache):
         made = plan(request, session)
         recipe = session.catalog.recipe(request.engine).record

@@ -107,7 +107,7 @@ def publish(found: Stored, dest: str, extra: With, progress: Progress, *, rememb
 def _check_cached(found: Stored, path: Path) -> None:
     """Raise FindingError where not all was compiled here and now, and no rebuild proved the same bytes."""
     build = found.manifest.build
-    doubt = "was compiled on other machines, too" if build.distributed else ""
+    doubt = "may have been compiled on other machines, too" if build.distributed else ""
     if build.cache and build.cache.hits:
         doubt = f"has {build.cache.hits} objects from the compile cache"
     if doubt and index.verdicts(path, sha256_file(path / MANIFEST))[0] != "identical":

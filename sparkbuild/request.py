@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from sparkbuild.build.builders import Builders
 from sparkbuild.build.jobs import Shared
 from sparkbuild.build.tools import cmake_version
 from sparkbuild.catalog import Catalog
@@ -24,8 +24,8 @@ from sparkbuild.toolchain import Compilers, CudaToolkit, find_compilers, find_cu
 class Request(msgspec.Struct, frozen=True):
     """What a person asked for.
 
-    ``cache_storage`` is where a compile cache is shared, as ccache names it; ``builders`` is the file that
-    names other machines to compile on.
+    ``cache_storage`` is where a compile cache is shared, as ccache names it; ``builders`` are other
+    machines to compile on.
     """
 
     engine: str
@@ -41,7 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     sandbox: bool = False
     cache: bool = True
     cache_storage: str = ""
-    builders: Path | None = None
+    builders: Builders | None = None
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Protocol
@@ -169,6 +170,7 @@ class _Schedule:
 
     def run(self) -> None:
         """Build all."""
+        resource_tracker.ensure_running()  # which unblocks signals when it starts
         self._jobs.deal(self._most)
         try:
             for lane in self._lanes[: self._most]:
@@ -193,7 +195,7 @@ class _Schedule:
         for worker in [w for w in self._working if w.pipe in ready]:
             try:
                 kind, *words = worker.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it ended, maybe in the middle of a message
                 kind, words = "done", [None, worker.vanished()]
             if kind == "done":
                 self._end(worker, *words)
@@ -275,10 +277,10 @@ def _work(
     process.prepare()
     for number in _SIGNALS:  # Ctrl-C reaches all of a terminal's processes; the one that began us decides
         signal.signal(number, _once if number == signal.SIGTERM else _nothing)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     result: Result | None = None
     problem: SparkbuildError | None = None
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         result = build(request, Session(catalog, folders, _Sender(pipe), shared))
     except KeyboardInterrupt:
         problem = InterruptedRunError(

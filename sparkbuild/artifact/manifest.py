@@ -118,7 +118,7 @@ class Build(Record, frozen=True):
     namespace, or copied. The bytes are the same; only a namespace keeps other users' builds apart. In a
     sandbox the source's code, and what it made, saw nothing but its tools and its build folder. ``cache`` is
     what the compile cache gave, null where none was asked. ``distributed`` says that other machines
-    compiled, too.
+    may have compiled, too.
     """
 
     started: dt.datetime

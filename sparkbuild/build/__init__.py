@@ -13,7 +13,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
-from sparkbuild.build.builders import Builders, spread, status
+from sparkbuild.build.builders import Builders, forget, spread, status
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.jobs import Shared
 from sparkbuild.build.leftover import drop_damaged
@@ -49,8 +49,8 @@ class Surroundings(msgspec.Struct, frozen=True):
 class Built(msgspec.Struct, frozen=True):
     """A finished build: its folder, what CMake made of the plan, what was compiled, how long.
 
-    ``cache`` is what came from the compile cache, None where there was none; with ``distributed`` other
-    machines compiled, too.
+    ``cache`` is what came from the compile cache, None where there was none; ``distributed`` says that
+    other machines may have compiled, too.
     ``place`` is how the source came to the path at which every build sees it.
     """
 
@@ -120,12 +120,14 @@ def _ready(
         progress.note(status(around.builders, where))
     if around.sandbox:  # what it makes belongs to this user, and may be set-user-ID
         where.chmod(0o700)
-    with _umask(around.umask), placed(plan.source.path, where, isolation, progress) as place:
-        progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
-        more = caching.definitions(around.cache, plan) if around.cache else {}
-        yield Ready(
-            tools, env, place, configure.command(plan, tools.cmake, tools.ninja, BUILD, more), compiling
-        )
+    more = caching.definitions(around.cache, plan) if around.cache else {}
+    argv = configure.command(plan, tools.cmake, tools.ninja, BUILD, more)
+    try:
+        with _umask(around.umask), placed(plan.source.path, where, isolation, progress) as place:
+            progress.stage(f"configure {plan.title} for {plan.arch}, {plan.backend}")
+            yield Ready(tools, env, place, argv, compiling)
+    finally:
+        forget(where)
 
 
 def configure_only(plan: Plan, where: Path, progress: Progress, *, sandbox: bool = False) -> configure.Ran:
@@ -170,7 +172,8 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
     used, sources = caching.used(around.cache, where) if around.cache else (None, frozenset())
     cached = frozenset(e.output for e in entries if e.file in sources)
     keep(learning, learned(earlier, line, cached, recipe.steps, before_it))
-    command = (*ninja.command(tools.ninja, BUILD, plan.targets), "-j", str(count.count))
+    command = ninja.command(tools.ninja, BUILD, plan.targets)
+    command += () if around.shared else ("-j", str(count.count))
     return Built(
         build_dir=where,
         place=place.way,

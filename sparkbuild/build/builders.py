@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 from shlex import quote
+from typing import Annotated
 
 import msgspec
 
@@ -48,10 +49,10 @@ _HOST = """#!/bin/bash
 SOURCE_DATE_EPOCH={epoch} exec -a {name} {real} "$@"
 """
 _CONFIGURATION = """[cache.disk]
-dir = "{folder}/unused"
+dir = {unused}
 [dist]
 scheduler_url = {scheduler}
-cache_dir = "{folder}/dist"
+cache_dir = {toolchains}
 toolchain_cache_size = 4294967296
 [dist.auth]
 type = "token"
@@ -68,8 +69,8 @@ archive_compiler_executable = {}
 class Builders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machines to compile on: the address of their scheduler, and the word that it asks for."""
 
-    scheduler: str
-    token: str
+    scheduler: Annotated[str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9.\-:\[\]]+/?\Z")]
+    token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ def spread(builders: Builders, plan: Plan, folders: Folders, where: Path) -> Spr
     The environment belongs to the compiles alone: without it every replaced program is what it was.
     """
     sccache, own = find_sccache(), where / _OWN
-    shutil.rmtree(own, ignore_errors=True)  # a toolchain of before, a socket that nobody listens to
+    forget(where)  # a toolchain of before, a socket that nobody listens to
     own.mkdir(parents=True)
     archive = pack(plan, folders.cache / "builders")
     shown, toolchains = [], ""
@@ -117,12 +118,20 @@ def spread(builders: Builders, plan: Plan, folders: Folders, where: Path) -> Spr
         shown += [(program, real), (started, step), (shim, program)]
         toolchains += _TOOLCHAIN.format(*map(json.dumps, (str(step), str(archive), name)))
     text = _CONFIGURATION.format(
-        folder=str(own), scheduler=json.dumps(builders.scheduler), token=json.dumps(builders.token)
+        unused=json.dumps(str(own / "unused")),
+        toolchains=json.dumps(str(own / "dist")),
+        scheduler=json.dumps(builders.scheduler),
+        token=json.dumps(builders.token),
     )
     settings = own / "client.toml"
     settings.touch(mode=0o600)
     settings.write_text(text + toolchains)
     return Spread(tuple(shown), _environment(settings, BUILD / _OWN / "socket"))
+
+
+def forget(where: Path) -> None:
+    """Remove what `spread` left in a build folder: it holds the token."""
+    shutil.rmtree(where / _OWN, ignore_errors=True)
 
 
 def status(builders: Builders, where: Path) -> str:

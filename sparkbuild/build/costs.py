@@ -123,7 +123,7 @@ def machine_pace(folders: Folders) -> float:
 
 def expected(steps: Steps, backend: Backend, engine: str, folders: Folders, jobs: int) -> Expected | None:
     """Return what compiling all of an engine is expected to take; None where nobody can tell."""
-    if earlier := kept(timings(engine, backend, folders), Measured):
+    if (earlier := kept(timings(engine, backend, folders), Measured)) and earlier.pace:
         return _expected(earlier.seconds, earlier.steps.values(), jobs, "an earlier build here")
     if weights := steps.job_seconds.get(backend):
         return _expected(weights * machine_pace(folders), (), jobs, "the recipe's weights")
@@ -151,7 +151,7 @@ class Forecast:
         self._costs = {output: costs.of(output) for output in todo}
         self._waiting = dict(self._costs)
         self._running: dict[str, float] = {}  # when each began, as far as can be told
-        self._jobs = jobs
+        self._jobs = max(1, min(jobs, len(self._costs)))
         self._at = 0.0
         self._expected = self._took = _PRIOR * sum(self._costs.values())
 

@@ -5,7 +5,8 @@ Source: sccache 0.16, docs/DistributedQuickstart.md and docs/Distributed.md ("Se
 
 from __future__ import annotations
 
-import re
+import contextlib
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from json import dumps as quoted
@@ -16,7 +17,7 @@ from sparkbuild.build.builders import find_sccache
 from sparkbuild.errors import UsageError
 from sparkbuild.files import disk_faults, whole_folder
 
-_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}", re.ASCII)
+_MOST_PORT = 65535
 _SCHEDULER = """public_addr = {address}
 [client_auth]
 type = "token"
@@ -47,7 +48,7 @@ def settings(
     Each file holds a secret and is readable by its owner alone. Raises UsageError for a bad address or a
     folder that is there, MissingError without sccache.
     """
-    if bad := [a for a in (scheduler, *servers) if not _ADDRESS.fullmatch(a)]:
+    if bad := [a for a in (scheduler, *servers) if not _is_address(a)]:
         raise UsageError(f"{bad[0]!r} is no address", where="builders", remedy="write it as 192.0.2.1:10600")
     if into.exists():
         raise UsageError("the folder is there already", where=str(into), remedy="name a new one")
@@ -61,25 +62,32 @@ def settings(
         "scheduler.conf": _SCHEDULER.format(address=quoted(scheduler), token=quoted(token), key=quoted(key)),
         "builders.toml": f"scheduler = {quoted(url)}\ntoken = {quoted(token)}\n",
     }
-    for server in servers:
-        words: list[process.Word] = [
-            dist,
-            "auth",
-            "generate-jwt-hs256-server-token",
-            "--secret-key",
-            key,
-            "--server",
-            server,
-        ]
-        texts[f"server-{server.replace(':', '-')}.conf"] = _SERVER.format(
-            address=quoted(server),
-            scheduler=quoted(url),
-            folder=quoted(str(folder / "toolchains")),
-            build=quoted(str(folder / "builds")),
-            token=quoted(process.run(words).output.strip()),
-        )
     with disk_faults(into), whole_folder(into) as made:
         for name, text in texts.items():
-            (made / name).touch(mode=0o600)
-            (made / name).write_text(text)
-    return [into / name for name in texts]
+            _write(made / name, text)
+        new: list[process.Word] = [dist, "auth", "generate-jwt-hs256-server-token"]
+        new += ["--config", made / "scheduler.conf"]  # the key is for no process's arguments
+        for server in servers:
+            text = _SERVER.format(
+                address=quoted(server),
+                scheduler=quoted(url),
+                folder=quoted(str(folder / "toolchains")),
+                build=quoted(str(folder / "builds")),
+                token=quoted(process.run([*new, "--server", server]).output.strip()),
+            )
+            _write(made / f"server-{server.replace(':', '-')}.conf", text)
+        names = sorted(f.name for f in made.iterdir())
+    return [into / name for name in names]
+
+
+def _write(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.partition(":")
+    with contextlib.suppress(ValueError):
+        plain = f"{ipaddress.IPv4Address(host)}:{int(port)}"
+        return plain == text and 0 < int(port) <= _MOST_PORT
+    return False

@@ -110,8 +110,8 @@ def build(
     """Build the targets. Raises CompileError with the failing command's own output.
 
     ``enter`` stands before ninja's command, which sees the folder ``at`` its own path. When a compiler is
-    killed for memory the rest is built with half the jobs, once; of ``shared`` jobs half are kept from all
-    builds meanwhile.
+    killed for memory the rest is built with half the jobs, once; of ``shared`` jobs as many as come free soon
+    are kept from all builds meanwhile.
     """
     argv = (*enter, *command(ninja, at or build_dir, targets))
 
@@ -128,10 +128,9 @@ def build(
         if jobs == 1:
             raise
         fewer = jobs // 2
-        progress.note(
-            f"a compiler was killed for want of memory; going on with {fewer} jobs instead of {jobs}"
-        )
-        with shared.held(jobs - fewer) if shared else contextlib.nullcontext():
+        with shared.held(jobs - fewer) if shared else contextlib.nullcontext(jobs - fewer) as kept:
+            left = f"{jobs - kept} jobs instead of {jobs}"
+            progress.note(f"a compiler was killed for want of memory; going on with {left}")
             run(fewer)
     return timeline(build_dir)
 

@@ -6,6 +6,7 @@ The TOML files in recipes/ and toolchains/ decode into these; an unknown key is 
 from __future__ import annotations
 
 import datetime as dt
+import math
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -127,18 +128,26 @@ class Failure(Record, frozen=True):
     backends: tuple[Backend, ...] = ("cuda", "cpu")
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
 class Steps(Record, frozen=True):
     """What a step costs before any build was measured: seconds by name, the first pattern wins; MiB.
 
     ``job_seconds`` is the sum over all steps of a build of the pinned commit: what one job would take.
     """
 
-    seconds: dict[str, float] = {}
-    job_seconds: dict[Backend, Annotated[float, msgspec.Meta(gt=0)]] = {}
-    default_seconds: float = 3.0
+    seconds: dict[str, Seconds] = {}
+    job_seconds: dict[Backend, Annotated[Seconds, msgspec.Meta(gt=0)]] = {}
+    default_seconds: Seconds = 3.0
     memory_mib: dict[Backend, Annotated[int, msgspec.Meta(gt=0)]] = msgspec.field(
         default_factory=lambda: {"cuda": 1600, "cpu": 1000}
     )
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no number, which TOML has a word for."""
+        if any(map(math.isnan, (self.default_seconds, *self.seconds.values(), *self.job_seconds.values()))):
+            raise ValueError("nan is no number of seconds")
 
     def memory(self, backend: Backend) -> int:
         """Return the MiB that the largest compile takes."""

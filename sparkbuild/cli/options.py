@@ -48,7 +48,7 @@ catalog_option = click.option(
 )
 
 jobs_option = click.option(
-    "-j", "--jobs", type=click.IntRange(1), help="Compile jobs; default from cores and free memory."
+    "-j", "--jobs", type=click.IntRange(1, 4096), help="Compile jobs; default from cores and free memory."
 )
 _which_source = (
     click.option("--ref", metavar="REF", help="A branch, tag or commit instead of the pinned one."),
@@ -157,6 +157,9 @@ def session_of(catalogs: tuple[Path, ...], shown: Any) -> Session:  # noqa: ANN4
 
 def request_of(engine: str, options: dict[str, Any]) -> Request:
     """Return what ``build_options`` ask for."""
+    from sparkbuild.build.builders import load  # noqa: PLC0415
     from sparkbuild.request import Request, parse_definitions  # noqa: PLC0415
 
-    return Request(engine=engine, **options | {"define": parse_definitions(options["define"])})
+    file = options.get("builders")
+    said = {"define": parse_definitions(options["define"]), "builders": load(file) if file else None}
+    return Request(engine=engine, **options | said)

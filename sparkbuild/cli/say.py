@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from typing import Any
 
 import click
@@ -21,7 +23,7 @@ def plain(text: str, kept: str = "") -> str:
 def say(text: str = "", *, err: bool = False, nl: bool = True, **style: Any) -> None:  # noqa: ANN401
     """Print lines to stdout or stderr; ``style`` is click's."""
     words = plain(text, "\n\t")
-    click.echo(click.style(words, **style) if style else words, err=err, nl=nl)
+    _echo(click.style(words, **style) if style else words, err=err, nl=nl)
 
 
 def say_json(raw: bytes) -> None:
@@ -29,4 +31,11 @@ def say_json(raw: bytes) -> None:
     import msgspec  # noqa: PLC0415 - as above
 
     text = msgspec.json.format(raw, indent=2).decode()
-    click.echo(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    _echo(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    try:
+        click.echo(text, err=err, nl=nl)
+    except BrokenPipeError:  # its reader has gone; what became of the command is told by the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())

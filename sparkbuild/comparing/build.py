@@ -225,7 +225,7 @@ def _making(made: Manifest) -> Mapping[str, str]:
         "of it configuring": f"{build.configure_seconds:.1f} s",
         "of it compiling": f"{build.compile_seconds:.1f} s",
         "from the compile cache": f"{build.cache.hits} objects" if build.cache else "",
-        "other machines compiled": "yes" if build.distributed else "",
+        "other machines": "may have compiled, too" if build.distributed else "",
         "CPU time": f"{build.cpu_seconds:.1f} s",
         "deprecated": ", ".join(build.deprecated),
         "recipe": made.engine.recipe_digest,

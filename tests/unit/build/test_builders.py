@@ -15,6 +15,7 @@ from sparkbuild.errors import MissingError, UsageError
 from sparkbuild.planning import Plan, make_plan
 from tests.conftest import compilers_of, inputs_of
 
+_WRONG = [f'scheduler = "{u}"\ntoken = "x"' for u in ("", "nonsense", "file:///etc", "http://a\\n")]
 _FILE = 'scheduler = "http://127.0.0.1:10600"\ntoken = "x"\n'
 
 
@@ -40,7 +41,9 @@ def test_a_file_names_the_scheduler(tmp_path: Path) -> None:
     assert (found.scheduler, found.token) == ("http://127.0.0.1:10600", "x")
 
 
-@pytest.mark.parametrize("text", ["", "token = 1", "[", _FILE + "more = 1\n", 'scheduler = "x"\n', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "token = 1", "[", _FILE + "more = 1\n", 'scheduler = "x"\n', "\x00", *_WRONG]
+)
 def test_a_bad_file_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="does not name machines"):
         builders.load(_file(tmp_path, text))
@@ -64,7 +67,18 @@ def test_the_same_tools_are_the_same_archive(plan: Plan, tmp_path: Path) -> None
     assert not any(".." in name or name.startswith("/") for name in members)
 
 
-@pytest.mark.parametrize("bad", ["scheduler:10600", "127.0.0.1", "127.0.0.1:1\n", '127.0.0.1:1"'])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "scheduler:10600",
+        "127.0.0.1",
+        "999.1.1.1:1",
+        "127.0.0.1:99999",
+        "127.0.0.1:0",
+        "127.0.0.1:1\n",
+        '127.0.0.1:1"',
+    ],
+)
 def test_an_address_is_an_address(tmp_path: Path, bad: str) -> None:
     with pytest.raises(UsageError, match="is no address"):
         machines.settings("127.0.0.1:10600", ["127.0.0.1:1", bad], tmp_path / "new")
