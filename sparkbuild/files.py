@@ -135,7 +135,7 @@ def inside(folder: Path, name: str | Path) -> Path | None:
         return None
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file so that it is there whole or not at all, even after a power cut."""
     try:
         make_folder(path.parent)
@@ -146,7 +146,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temp.chmod(0o644)
+            temp.chmod(mode)
             temp.replace(path)
         except BaseException:
             temp.unlink(missing_ok=True)

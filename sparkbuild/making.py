@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sparkbuild.build import cache as caching
 from sparkbuild.build.jobs import available_cores
 from sparkbuild.build.tools import cmake_version
 from sparkbuild.catalog.records import Recipe
-from sparkbuild.errors import CompileError, FindingError, SourceError
+from sparkbuild.errors import CompileError, FindingError, SourceError, SparkbuildError
 from sparkbuild.files import locked, write_whole
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
@@ -47,7 +48,12 @@ def make(made: Plan, recipe: Recipe, request: Request, session: Session) -> stor
         around = building.Surroundings(
             request.jobs, session.shared, cache, request.builders, sandbox=request.sandbox
         )
-        built = building.build(made, recipe, folders, around, progress)
+        try:
+            built = building.build(made, recipe, folders, around, progress)
+        except BaseException:
+            with contextlib.suppress(SparkbuildError):  # what it cleared is what counts
+                check_tools(made, request, session, where)
+            raise
         check_tools(made, request, session, where)
         progress.stage("collect, check and ask the binaries")
         with store.adding(made.engine, made.key, folders) as temp:

@@ -6,6 +6,7 @@ import msgspec
 
 from sparkbuild.artifact import store
 from sparkbuild.build import costs
+from sparkbuild.build.cache import check_storage
 from sparkbuild.build.jobs import choose_jobs
 from sparkbuild.errors import UsageError
 from sparkbuild.files import disk_faults
@@ -23,6 +24,7 @@ class Result(msgspec.Struct, frozen=True):
 def build(request: Request, session: Session) -> Result:
     """Return the artifact for a request: from the store when it is there, else built now."""
     folders = session.folders
+    check_storage(request.cache_storage)
     if request.sandbox:
         sandbox.check()
         if request.builders:

@@ -13,7 +13,7 @@ import msgspec
 from sparkbuild import process
 from sparkbuild.build import cache as caching
 from sparkbuild.build import commands, configure, jobs, ninja
-from sparkbuild.build.builders import Builders, forget, spread, status
+from sparkbuild.build.builders import Builders, forget, spread, status, was_spread
 from sparkbuild.build.costs import Costs, Measured, Timeline, learned, machine_pace, timings
 from sparkbuild.build.jobs import Shared
 from sparkbuild.build.leftover import drop_damaged
@@ -128,6 +128,7 @@ def _ready(
             yield Ready(tools, env, place, argv, compiling)
     finally:
         forget(where)
+        caching.forget(where, counts=around.cache is None)  # without it all is compiled anew
 
 
 def configure_only(plan: Plan, where: Path, progress: Progress, *, sandbox: bool = False) -> configure.Ran:
@@ -187,7 +188,7 @@ def build(plan: Plan, recipe: Recipe, folders: Folders, around: Surroundings, pr
         compile_seconds=time.monotonic() - began,
         cpu_seconds=_children_cpu() - before,
         cache=used,
-        distributed=around.builders is not None,
+        distributed=was_spread(where),
     )
 
 

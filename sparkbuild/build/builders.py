@@ -32,6 +32,7 @@ from sparkbuild.toolchain.place import BUILD, ROOM
 
 _STEPS = ROOM / "steps"  # what sccache starts, in the build's namespace
 _OWN = Path(".env/builders")  # in the build folder
+_MARK = Path(".env/distributed")  # stays with what was made
 _MARKS = {"cudafe++": "--gen_c_file_name", "ptxas": "-o", "cicc": "-o"}  # in a compile, not in --version
 _SHIM = """#!/bin/bash
 if [[ -n $SCCACHE_CONF && " $* " == *" {mark} "* && " $* " != *" -E "* ]]; then
@@ -102,6 +103,7 @@ def spread(builders: Builders, plan: Plan, folders: Folders, where: Path) -> Spr
     sccache, own = find_sccache(), where / _OWN
     forget(where)  # a toolchain of before, a socket that nobody listens to
     own.mkdir(parents=True)
+    (where / _MARK).touch()
     archive = pack(plan, folders.cache / "builders")
     shown, toolchains = [], ""
     for program, name in steps(plan).items():
@@ -132,6 +134,11 @@ def spread(builders: Builders, plan: Plan, folders: Folders, where: Path) -> Spr
 def forget(where: Path) -> None:
     """Remove what `spread` left in a build folder: it holds the token."""
     shutil.rmtree(where / _OWN, ignore_errors=True)
+
+
+def was_spread(where: Path) -> bool:
+    """Return whether other machines may have made any of what is in a build folder."""
+    return (where / _MARK).exists()
 
 
 def status(builders: Builders, where: Path) -> str:

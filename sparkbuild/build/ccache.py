@@ -36,19 +36,16 @@ def configure(path: Path, folder: Path, namespace: str, log: Path, storage: str 
     }
     if storage:
         settings["remote_storage"] = storage
-    write_whole(path, "".join(f"{name} = {value}\n" for name, value in settings.items()).encode())
-    path.chmod(0o600)  # an address may hold a password
-    return {"CCACHE_CONFIGPATH": str(path)}
+    text = "".join(f"{name} = {value}\n" for name, value in settings.items()).replace("$", "${DOLLAR}")
+    write_whole(path, text.encode(), mode=0o600)  # an address may hold a password
+    return {"CCACHE_CONFIGPATH": str(path), "DOLLAR": "$"}  # the one way to write it: it expands what follows
 
 
 def calls(log: Path) -> list[tuple[str, frozenset[str]]]:
-    """Return each call's source file and what happened, in ccache's words.
+    """Return each call's source file and what happened, in ccache's words. Raises OSError.
 
     In a stats log a call is "# FILE" and then one word a line.
     """
-    try:
-        text = read_plain(log).decode(errors="replace")
-    except OSError:
-        return []
+    text = read_plain(log).decode(errors="replace")
     found = text.removeprefix("# ").split("\n# ")
     return [(name, frozenset(words.split())) for name, _, words in (f.partition("\n") for f in found) if name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import signal
 import time
 from collections import deque
@@ -31,6 +32,8 @@ _NO_MEMORY = (
     r"|[Oo]ut of memory|[Cc]annot allocate memory|bad_alloc"
 )
 # What a failed command's output gives away, and what mends it.
+_SILENT = 2  # lines of a failure: its output and its command
+_FULL = 16 << 20  # bytes free
 _CAUSES = (
     (r"No space left on device", "the disk is full", "free some space and run the same command again"),
     (
@@ -298,6 +301,8 @@ def _explain(failing: list[list[str]], code: int, log: Path, tail: str) -> Spark
         return CompileError(
             f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
         )
+    if len(failing[0]) == _SILENT and shutil.disk_usage(log.parent).free < _FULL:
+        failing[0].append("No space left on device")  # which ccache does not say
     failure = read_failure(failing[0])
     cause = next(((why, mend) for text, why, mend in _CAUSES if re.search(text, "\n".join(failing[0]))), None)
     what = f"{failure.output_file} could not be made" + (f": {cause[0]}" if cause else "")

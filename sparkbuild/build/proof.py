@@ -41,11 +41,11 @@ _PATIENCE = 300.0  # seconds for a compile
 def faults(program: Path, plan: Plan) -> list[str]:
     """Return where what ccache gives is not what a compile gives; empty when it may be used.
 
-    A host compiler and nvcc compile a small source, by themselves and through ccache, as it changes. Raises
-    ProcessError when a compiler fails.
+    The host compilers and nvcc compile a small source, by themselves and through ccache, as it changes.
+    Raises ProcessError when a compiler fails.
     """
     nvcc = [str(plan.cuda.root / "bin/nvcc"), f"-ccbin={plan.compilers.cxx}", *_NVCC] if plan.cuda else []
-    compilers = {".cpp": [str(plan.compilers.cxx)], ".cu": nvcc}
+    compilers = {".c": [str(plan.compilers.cc)], ".cpp": [str(plan.compilers.cxx)], ".cu": nvcc}
     return [f for suffix, words in compilers.items() if words for f in _compare(program, words, suffix)]
 
 

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from sparkbuild.build.commands import Entry
 from sparkbuild.files import sha256_bytes, to_json
 from sparkbuild.toolchain.place import SOURCE
@@ -29,16 +31,24 @@ _ASK = re.compile(rb"__has_(?:include|include_next|embed)[ \t]*\([ \t]*[\"<]([^\
 _SEARCHED = re.compile(r"(?:^| )(?:-I|-isystem|-iquote|-idirafter)[ ]?('[^']*'|\"[^\"]*\"|[^ ]+)")
 
 
-def choices(tree: Path, entries: Iterable[Entry]) -> str:
-    """Return the SHA-256 of all choices between headers that the commands' search paths leave in a tree.
+class Seen(msgspec.Struct, frozen=True):
+    """The SHA-256 of all choices in a tree, and whether its assembly takes in files that nothing lists."""
+
+    digest: str
+    embeds: bool
+
+
+def choices(tree: Path, entries: Iterable[Entry], system: Iterable[str]) -> Seen:
+    """Return all choices between headers that the commands' search paths leave in a tree.
 
     A choice is an include that more than one file answers, by the folder it stands in and the files it
     could be, or one that ``__has_include`` asks for. Where a file is added, moved or removed that has a part
-    in one, the digest is another. Not seen: headers that the build generates, and the system's among
-    themselves.
+    in one, the digest is another. ``system`` are the folders that the compilers search by themselves. Not
+    seen: headers that the build generates, and those outside the tree among themselves.
     """
-    includes, asks = _read(tree)
-    searched = _searched(entries)
+    read = _read(tree)
+    includes = read.includes
+    searched = [*_searched(entries), *system]
     outside = [f for f in searched if f.startswith("/")]
     files: dict[str, int] = Counter(posixpath.basename(p) for p in includes)
 
@@ -53,25 +63,42 @@ def choices(tree: Path, entries: Iterable[Entry]) -> str:
 
     pairs = {(posixpath.dirname(p), n) for p, names in includes.items() for n in names if could_be_two(n)}
     found = {(f, n, *where) for f, n in pairs if len(where := there(f, n)) > 1}
-    found |= {(f, n, *there(f, n)) for f, n in asks}
-    return sha256_bytes(to_json(sorted(found)))
+    found |= {(f, n, *there(f, n)) for f, n in read.asks}
+    return Seen(sha256_bytes(to_json(sorted(found))), read.embeds)
 
 
-def _read(tree: Path) -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
-    """Return what each file of code includes, by its path in the tree, and what is asked for where."""
+class _Read(msgspec.Struct):
+    """What each file includes, by its path in the tree; what is asked for where; is ``.incbin`` anywhere."""
+
     includes: dict[str, set[str]] = {}
     asks: set[tuple[str, str]] = set()
+    embeds: bool = False
+
+
+def _read(tree: Path) -> _Read:
+    """Read all code, and whatever else code includes; any file can be there or not."""
+    found = _Read()
     for root, _, names in os.walk(tree):
         folder = os.path.relpath(root, tree)
-        for name in filter(_CODE.search, names):
-            path = posixpath.normpath(f"{folder}/{name}")
-            if not os.path.isfile(f"{root}/{name}"):  # noqa: PTH113 - a link that leads nowhere
-                continue
-            text = Path(root, name).read_bytes()
-            includes[path] = {n.decode(errors="replace") for n in _INCLUDE.findall(text)}
-            if b"__has_" in text:
-                asks |= {(posixpath.dirname(path), n.decode(errors="replace")) for n in _ASK.findall(text)}
-    return includes, asks
+        plain = (n for n in names if os.path.isfile(f"{root}/{n}"))  # noqa: PTH113 - a link may lead nowhere
+        found.includes |= {posixpath.normpath(f"{folder}/{name}"): set() for name in plain}
+    todo = {p for p in found.includes if _CODE.search(p)}
+    done: set[str] = set()
+    while todo:
+        for path in todo:
+            _read_one(tree, path, found)
+        done |= todo
+        wanted = {posixpath.basename(n) for names in found.includes.values() for n in names}
+        todo = {p for p in found.includes.keys() - done if posixpath.basename(p) in wanted}
+    return found
+
+
+def _read_one(tree: Path, path: str, found: _Read) -> None:
+    text = (tree / path).read_bytes()
+    found.includes[path] = {n.decode(errors="replace") for n in _INCLUDE.findall(text)}
+    if b"__has_" in text:
+        found.asks |= {(posixpath.dirname(path), n.decode(errors="replace")) for n in _ASK.findall(text)}
+    found.embeds = found.embeds or b".incbin" in text
 
 
 def _searched(entries: Iterable[Entry]) -> list[str]:

@@ -58,7 +58,9 @@ def preflight(
     def prove() -> tuple[bool, list[Path]]:
         progress.stage(f"preflight: one kernel for {arch}, linked as the build links")
         _prove(cuda, compilers, arch, work)
-        return True, [cuda.nvcc, compilers.cxx]
+        lib, headers = cuda.target_dir / "lib", cuda.target_dir / "include"
+        linked = (*lib.glob("libcublas*.so*"), *lib.glob("libcudart*"), *lib.glob("stubs/libcuda.so"))
+        return True, [cuda.nvcc, compilers.cxx, headers / "cublas_v2.h", headers / "cuda_fp16.h", *linked]
 
     question = [str(cuda.root), cuda.digest, str(compilers.cxx), compilers.digest, compilers.flags, arch]
     recall(cache, "preflight", question, bool, prove)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sparkbuild.toolchain.place import SOURCE
 from tests.integration.conftest import Built, with_cuda
 from tests.integration.engine import Box, Toy, file_hashes, git
 
@@ -67,14 +68,18 @@ def test_another_cpu_shares_what_does_not_depend_on_it(box: Box, toy: Toy) -> No
 
 @pytest.mark.threat(
     "environment",
-    "a header that is added before one of the same name, while objects of before are in the compile cache",
+    "a header, of any name, that is added before one of the same name (the system's, too), while objects of "
+    "before are in the compile cache",
     "compiled anew: which header an include takes is part of what objects are known by",
 )
-def test_a_header_that_comes_first_now(box: Box, toy: Toy) -> None:
+@pytest.mark.parametrize("name", ["shadow.h", "words", "part.tcc", "sys/param.h"])
+def test_a_header_that_comes_first_now(box: Box, toy: Toy, name: str) -> None:
     for folder in ("one", "two"):
-        (toy.source / "tools" / folder).mkdir()
-    (toy.source / "tools" / "two" / "shadow.h").write_text("#define SHADOW 2\n")
-    toy.replace(_TOOL, "int main(", '#include "shadow.h"\nint shadow() { return SHADOW; }\nint main(')
+        (toy.source / "tools" / folder / name).parent.mkdir(parents=True)
+    if name != "sys/param.h":
+        (toy.source / "tools" / "two" / name).write_text("#define SHADOW 2\n")
+    use = f"#include <{name}>\n#ifndef SHADOW\n#define SHADOW 3\n#endif\nint shadow() {{ return SHADOW; }}\n"
+    toy.replace(_TOOL, "int main(", f"{use}int main(")
     for folder in ("one", "two"):
         toy.append(
             "CMakeLists.txt",
@@ -83,7 +88,24 @@ def test_a_header_that_comes_first_now(box: Box, toy: Toy) -> None:
         )
     toy.publish()
     before = _build(box, toy)
-    (toy.source / "tools" / "one" / "shadow.h").write_text("#define SHADOW 1\n")
+    (toy.source / "tools" / "one" / name).write_text("#define SHADOW 1\n")
+    _commit(toy)
+    after = _same_as_compiled(box, toy, "--ref", "HEAD")
+    assert file_hashes(after) != file_hashes(before)
+
+
+@pytest.mark.threat(
+    "environment",
+    "a file that assembly takes in (.incbin) changes, while objects of before are in the compile cache",
+    "compiled anew: with such assembly the whole tree is part of what objects are known by",
+)
+def test_a_file_that_assembly_takes_in(box: Box, toy: Toy) -> None:
+    data = toy.source / "tools" / "data.bin"
+    data.write_text("first")
+    taken = f'asm(".pushsection .rodata\\n.incbin \\"{SOURCE}/tools/data.bin\\"\\n.popsection");'
+    toy.replace(_TOOL, "int main(", f"{taken}\nint main(").publish()
+    before = _build(box, toy)
+    data.write_text("other")
     _commit(toy)
     after = _same_as_compiled(box, toy, "--ref", "HEAD")
     assert file_hashes(after) != file_hashes(before)
@@ -153,6 +175,18 @@ def test_what_it_had_a_part_in_is_published_after_a_rebuild(box: Box, toy: Toy, 
     assert f"sparkbuild reproduce {name}" in said["remedy"]
     box.run("reproduce", name, "--catalog", toy.catalog, "--json").document()
     box.run(*words).document()
+
+
+def test_what_a_stopped_run_took_is_not_forgotten(box: Box, toy: Toy) -> None:
+    """What a run finds made is not made again, so its own log would say nothing."""
+    toy.publish()
+    _build(box, toy)
+    counts = _counts(_build(box, toy))
+    shutil.rmtree(box.home / "store")
+    again = box.build(toy, "--json").artifact()
+    assert again["fresh"]
+    assert _counts(again["manifest"]) == counts
+    assert counts[0]
 
 
 def test_host_code_of_cuda_is_never_stale(built: Built, toy: Toy, tmp_path: Path) -> None:
