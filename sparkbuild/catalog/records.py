@@ -128,7 +128,8 @@ class Failure(Record, frozen=True):
     backends: tuple[Backend, ...] = ("cuda", "cpu")
 
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+_MOST_SECONDS = 1e9
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST_SECONDS)]
 
 
 class Steps(Record, frozen=True):
@@ -138,7 +139,7 @@ class Steps(Record, frozen=True):
     """
 
     seconds: dict[str, Seconds] = {}
-    job_seconds: dict[Backend, Annotated[Seconds, msgspec.Meta(gt=0)]] = {}
+    job_seconds: dict[Backend, Annotated[float, msgspec.Meta(gt=0, le=_MOST_SECONDS)]] = {}
     default_seconds: Seconds = 3.0
     memory_mib: dict[Backend, Annotated[int, msgspec.Meta(gt=0)]] = msgspec.field(
         default_factory=lambda: {"cuda": 1600, "cpu": 1000}
