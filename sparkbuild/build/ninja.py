@@ -31,9 +31,9 @@ _NO_MEMORY = (
     r"Killed|signal terminated program|died due to signal 9|\[code=(137|-9)\]"
     r"|[Oo]ut of memory|[Cc]annot allocate memory|bad_alloc"
 )
-# What a failed command's output gives away, and what mends it.
 _SILENT = 2  # lines of a failure: its output and its command
 _FULL = 16 << 20  # bytes free
+# What a failed command's output gives away, and what mends it.
 _CAUSES = (
     (r"No space left on device", "the disk is full", "free some space and run the same command again"),
     (
@@ -301,8 +301,11 @@ def _explain(failing: list[list[str]], code: int, log: Path, tail: str) -> Spark
         return CompileError(
             f"ninja failed with exit code {code}", where=str(log), remedy="see the log", output=tail
         )
-    if len(failing[0]) == _SILENT and shutil.disk_usage(log.parent).free < _FULL:
-        failing[0].append("No space left on device")  # which ccache does not say
+    if len(failing[0]) == _SILENT:  # ccache does not say why
+        if shutil.disk_usage(log.parent).free < _FULL:
+            failing[0].append("No space left on device")
+        elif "[code=255]" in failing[0][0]:
+            failing[0].append("Killed")
     failure = read_failure(failing[0])
     cause = next(((why, mend) for text, why, mend in _CAUSES if re.search(text, "\n".join(failing[0]))), None)
     what = f"{failure.output_file} could not be made" + (f": {cause[0]}" if cause else "")

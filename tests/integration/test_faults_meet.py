@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Built
+from tests.integration.conftest import Built, seeded
 from tests.integration.engine import Box, Done, Toy, Wrapped, argv, build_words, file_hashes
 from tests.integration.gates import Gate, assert_all_free, at_the_gate, family, wait_for
 
@@ -266,13 +266,15 @@ def test_publish_to_a_full_disk(target: str, built: Built, tmp_path: Path) -> No
     tried = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
     if tried.returncode:
         pytest.skip(f"may not mount: {tried.stderr.decode().strip()}")
+    box = seeded(built, tmp_path / "home")
+    box.build(built.toy, "--no-cache", "--json").artifact()
     full = tmp_path / "full"
     full.mkdir()
     script = 'mount -t tmpfs -o size=16k none "$0" || exit 77; "$@"; code=$?; find "$0" >&2; exit $code'
     words: list[str | Path] = ["publish", full / target, built.toy.name, "--json"]
     ran = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, full, *argv(words)],
-        env=built.box.env(),
+        env=box.env(),
         capture_output=True,
         text=True,
         check=False,
