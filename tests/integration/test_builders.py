@@ -101,7 +101,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     if os.getuid() or not shutil.which("ip") or not shutil.which("bwrap"):
         pytest.skip("needs root, ip and bwrap")
     try:
-        find_sccache()
+        find_sccache("sccache-dist")
     except MissingError as problem:
         pytest.skip(f"{problem}")
     name = f"sb{os.getpid() % 10**6}"
