@@ -6,7 +6,6 @@ The TOML files in recipes/ and toolchains/ decode into these; an unknown key is 
 from __future__ import annotations
 
 import datetime as dt
-import math
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -144,11 +143,6 @@ class Steps(Record, frozen=True):
     memory_mib: dict[Backend, Annotated[int, msgspec.Meta(gt=0)]] = msgspec.field(
         default_factory=lambda: {"cuda": 1600, "cpu": 1000}
     )
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what is no number, which TOML has a word for."""
-        if any(map(math.isnan, (self.default_seconds, *self.seconds.values(), *self.job_seconds.values()))):
-            raise ValueError("nan is no number of seconds")
 
     def memory(self, backend: Backend) -> int:
         """Return the MiB that the largest compile takes."""

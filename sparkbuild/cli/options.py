@@ -74,7 +74,9 @@ _any_build = (
 
 _cache = (
     click.option(
-        "--cache/--no-cache", default=True, help="Take objects from the compile cache, or compile what the store has not."
+        "--cache/--no-cache",
+        default=True,
+        help="Take objects from the compile cache, or compile what the store has not.",
     ),
     click.option(
         "--cache-storage",

@@ -205,6 +205,20 @@ def test_every_shipped_alias_leads_to_its_recipe(shipped: Catalog) -> None:
             "not among",
             "name a tool",
         ),
+        (
+            "[roles]",
+            "[steps]\ndefault_seconds = nan\n[roles]",
+            "steps",
+            "nan is no number",
+            "docs/recipes.md",
+        ),
+        (
+            "[roles]",
+            "[steps]\nseconds = { '*' = inf }\n[roles]",
+            "steps.seconds",
+            "<= 1000000000.0",
+            "docs/recipes.md",
+        ),
         ('name = "toy"', 'name = "tox"', "name", "holds the name 'tox'", "make the two equal"),
     ],
 )

@@ -94,6 +94,10 @@ class TestExpected:
         assert machine_pace(folders) == 2.0
         assert expected(_STEPS, "cuda", "toy", folders, 4) == Expected(30.0, 120.0, 4, "the recipe's weights")
 
+    def test_an_earlier_build_that_compiled_nothing_tells_nothing(self, folders: Folders) -> None:
+        keep(timings("toy", "cuda", folders), Measured({"lib.so": 500}, 3.0, 0.0))
+        assert expected(_STEPS, "cuda", "toy", folders, 4) == Expected(15.0, 60.0, 4, "the recipe's weights")
+
     def test_by_an_earlier_build(self, folders: Folders) -> None:
         keep(timings("toy", "cuda", folders), Measured({"a": 30_000, "b": 10_000}, 40.0, 1.0))
         assert expected(_STEPS, "cuda", "toy", folders, 1) == Expected(40.0, 40.0, 1, "an earlier build here")

@@ -88,6 +88,12 @@ def test_a_new_measurement_replaces_its_own_rows_only() -> None:
     assert {n: r.values for n, r in book.benches[0].results.items()} == {"cold": (1.01,), "warm": (0.01,)}
 
 
+def test_what_was_measured_with_something_else_goes() -> None:
+    old = bench_of({"warm": Result((0.01,), "2026-01-01")}, sparkbuild="before")
+    book = performance.merged(Book(SCHEMA, (old,)), bench_of({"cold": Result((1.01,), "2026-02-02")}))
+    assert [set(b.results) for b in book.benches] == [{"cold"}]
+
+
 def test_the_page_has_limits_verdicts_machines_and_notes() -> None:
     cuda = bench_of(
         {"cold": Result((1.01, 1.03, 1.0), "2026-02-02"), "warm": Result((0.06,), "2026-02-03", "why")}

@@ -209,6 +209,18 @@ def test_a_reader_that_leaves_is_no_error(words: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [("recipes check absent.toml --json", 1), ("plan nosuch --json", 2)]
+)
+def test_a_reader_that_leaves_changes_no_exit_code(words: str, code: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sparkbuild", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment(), check=False)
+    os.close(write)
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
+
+
 # --- commands that need no build -----------------------------------------------------------------
 
 
