@@ -208,14 +208,14 @@ def test_every_shipped_alias_leads_to_its_recipe(shipped: Catalog) -> None:
         (
             "[roles]",
             "[steps]\ndefault_seconds = nan\n[roles]",
-            "steps",
-            "nan is no number",
+            "steps.default_seconds",
+            ">= 0.0",
             "docs/recipes.md",
         ),
         (
             "[roles]",
             "[steps]\nseconds = { '*' = inf }\n[roles]",
-            "steps.seconds",
+            "steps.seconds[...]",
             "<= 1000000000.0",
             "docs/recipes.md",
         ),

@@ -24,7 +24,9 @@ def taken(of: str, number: int, seconds: float, *, megabytes: float = 50.0, note
     return Measured(of, number, seconds, megabytes, f"2026-11-{number + 1:02}", note)
 
 
-def bench_of(results: dict[str, Result], *, engine: str = "toy", backend: str = "cuda") -> Bench:
+def bench_of(
+    results: dict[str, Result], *, engine: str = "toy", backend: str = "cuda", sparkbuild: str = "abc"
+) -> Bench:
     return Bench(
         machine=Machine("A CPU", 4, 16, "Some Linux, x86_64"),
         engine=engine,
@@ -34,7 +36,7 @@ def bench_of(results: dict[str, Result], *, engine: str = "toy", backend: str = 
         compilers="gcc 13",
         cuda="CUDA 13.0.88, system" if backend == "cuda" else "",
         jobs=4,
-        sparkbuild="abc",
+        sparkbuild=sparkbuild,
         results=results,
     )
 
