@@ -210,6 +210,7 @@ def test_nobody_there(box: Box, toy: Toy, tmp_path: Path) -> None:
 
 def test_a_sandbox_has_no_other_machines(box: Box, toy: Toy, tmp_path: Path) -> None:
     file = tmp_path / "builders.toml"
-    file.write_text("")
+    file.write_text('scheduler = "http://127.0.0.1:9"\ntoken = "x"\n')
+    file.chmod(0o600)
     said = box.build(toy.publish(), "--builders", file, "--sandbox", "--json").error(2, "usage")
     assert "no other machine" in said["what"]

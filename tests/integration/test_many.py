@@ -181,7 +181,8 @@ def test_a_signal_ends_all(number: signal.Signals, built: Built, toy: Toy, tmp_p
         run.send_signal(number)
     _, err = run.communicate(timeout=60)
     assert run.returncode == (-number if number is signal.SIGKILL else 130), err
-    assert "Traceback" not in err
+    # Nobody tells of a kill: what the orphans say while they end is theirs.
+    assert number is signal.SIGKILL or "Traceback" not in err
     assert_all_free(box)
     gate.open()
     assert made(box.run(*words, "--json").document()) == [("toy", "gb10"), ("other", "gb10")]
