@@ -18,6 +18,7 @@ from tests.integration.engine import Box, Toy, argv, build_words, git
 
 _LISTS = "CMakeLists.txt"
 _INFO = "common/build-info.cpp.in"
+_WHERE = 'set(TOY_WHERE "$ENV{HOME}")\n'  # the build folder itself is at one path for every build
 _NOW = "execute_process(COMMAND date +%s.%N OUTPUT_VARIABLE TOY_NOW OUTPUT_STRIP_TRAILING_WHITESPACE)\n"
 _NO_NAMESPACES = ("bwrap", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--dev-bind", "/", "/")
 
@@ -212,11 +213,13 @@ class TestDifferent:
         assert cause["replay"] == "the same each time"
 
     def test_a_path(self, toy: Toy, stored: Callable[[Toy], Box]) -> None:
-        toy.append(_INFO, 'const char *toy_where = "@CMAKE_BINARY_DIR@";\n')
+        toy.replace(_LISTS, "configure_file(", _WHERE + "configure_file(")
+        toy.append(_INFO, 'const char *toy_where = "@TOY_WHERE@";\n')
         self.assert_caught(stored(toy), toy, "embedded path", "build-info.cpp")
 
     def test_the_same_level_is_enough_where_it_is_asked(self, toy: Toy, stored: Callable[[Toy], Box]) -> None:
-        toy.append(_INFO, 'const char *toy_where = "@CMAKE_BINARY_DIR@";\n')
+        toy.replace(_LISTS, "configure_file(", _WHERE + "configure_file(")
+        toy.append(_INFO, 'const char *toy_where = "@TOY_WHERE@";\n')
         code, report = reproduce(stored(toy), toy, "--require", "features")
         assert (code, report["verdict"]) == (0, "features")
 
@@ -241,7 +244,7 @@ class TestDifferent:
         toy.append(
             "ggml/CMakeLists.txt",
             "if (GGML_CUDA)\n"
-            '    target_compile_definitions(ggml-cuda PRIVATE "TOY_WHERE=\\"${CMAKE_BINARY_DIR}\\"")\n'
+            '    target_compile_definitions(ggml-cuda PRIVATE "TOY_WHERE=\\"$ENV{HOME}\\"")\n'
             "endif()\n",
         )
         toy.append(
