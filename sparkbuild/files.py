@@ -19,7 +19,7 @@ import filelock
 import msgspec
 import platformdirs
 
-from sparkbuild.errors import CompileError, MissingError, StoreError, UsageError
+from sparkbuild.errors import BinaryError, CompileError, MissingError, StoreError, UsageError
 
 T = TypeVar("T")
 # CMake splits lists at ";"; quotes, backslashes, "|" and control characters break the files it
@@ -36,6 +36,7 @@ NAME_FAULTS = {
 }  # of a path that a person gave; in an archive they are its own
 _MOST = 256 << 20  # bytes of a file that somebody else wrote
 _FULL = re.compile("No space left on device|Disk quota exceeded")
+_LEAST = 1 << 20  # bytes free, below which a disk counts as full
 
 
 class Folders(msgspec.Struct, frozen=True):
@@ -258,8 +259,12 @@ def disk_faults(path: Path) -> Iterator[None]:
             raise disk_error("cannot read or write", Path(problem.filename or path), problem) from problem
         raise
     except Exception as problem:
-        if full := _FULL.search(f"{problem} {getattr(problem, 'output', '')}"):
-            why = OSError(errno.ENOSPC, full[0])
+        full = _FULL.search(f"{problem} {getattr(problem, 'output', '')}")
+        cut = (
+            isinstance(problem, BinaryError) and shutil.disk_usage(path).free < _LEAST
+        )  # as linkers leave it
+        if full or cut:
+            why = OSError(errno.ENOSPC, full[0] if full else os.strerror(errno.ENOSPC))
             raise disk_error("cannot read or write", path, why) from problem
         raise
 

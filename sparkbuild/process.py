@@ -27,6 +27,7 @@ _LIMIT = 8 * 1024 * 1024  # bytes of output kept for one command
 _BLOCK = 1 << 16
 _PATIENCE = 0.5  # seconds for the output of a command that has ended
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -206,6 +207,13 @@ def _started(
     stderr: int,
     stdout: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
+    # One that came while Python's own hooks for a fork run would be swallowed there.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+
+    def begin() -> None:
+        prepare()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
         child = subprocess.Popen(
             args,
@@ -215,12 +223,16 @@ def _started(
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - two system calls, resolved beforehand
+            preexec_fn=begin,  # noqa: PLW1509 - three system calls, resolved beforehand
         )
-    except (OSError, ValueError) as problem:
+    except BaseException as problem:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if not isinstance(problem, OSError | ValueError):
+            raise
         raise ProcessError(Completed(args, -1, "", ""), f"could not be started: {problem}") from problem
     with child:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             yield child
         finally:
             end(child)
