@@ -260,9 +260,8 @@ def disk_faults(path: Path) -> Iterator[None]:
         raise
     except Exception as problem:
         full = _FULL.search(f"{problem} {getattr(problem, 'output', '')}")
-        cut = (
-            isinstance(problem, BinaryError) and shutil.disk_usage(path).free < _LEAST
-        )  # as linkers leave it
+        # A linker may leave a file that is cut short, and say nothing.
+        cut = isinstance(problem, BinaryError) and shutil.disk_usage(path).free < _LEAST
         if full or cut:
             why = OSError(errno.ENOSPC, full[0] if full else os.strerror(errno.ENOSPC))
             raise disk_error("cannot read or write", path, why) from problem
