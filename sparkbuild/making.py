@@ -18,9 +18,10 @@ from sparkbuild.build.tools import cmake_version
 from sparkbuild.catalog.records import Recipe
 from sparkbuild.errors import CompileError, FindingError, SourceError, SparkbuildError
 from sparkbuild.files import locked, write_whole
+from sparkbuild.inspection.help import help_question
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.probe import Probe, probe
-from sparkbuild.inspection.runtime import VersionReport, ask_version
+from sparkbuild.inspection.runtime import Question, VersionReport, asking, version_of
 from sparkbuild.planning import Plan
 from sparkbuild.request import Request, Session, find_tools
 from sparkbuild.serving.part import run_part
@@ -94,13 +95,17 @@ def _collected(
     files = collect(built.configured, made.targets, recipe.roles, processor, into)
     libraries = made.cuda.runtime_dirs if made.cuda else ()
     view = (into,) if built.place == "sandbox" else None
-    tool = into / recipe.version_target
-    version = ask_version(tool, processor, recipe.version_pattern, libraries, view=view)
-    check_version(version, made, built.build_dir)
+    tools = {role: into / target for role, target in recipe.roles.items() if (into / target).is_file()}
+    asked = (Question(into / recipe.version_target, ("--version",)), *map(help_question, tools.values()))
     how = How({processor: (made.compilers.cc,)}, libraries, tools=False, view=view)
-    found = probe(into, session.catalog, session.progress, how)
+    with asking(asked, processor, libraries, view=view) as answers:
+        found = probe(into, session.catalog, session.progress, how)
+        said, *helps = answers()
+    version = version_of(said, recipe.version_pattern)
+    check_version(version, made, built.build_dir)
     flags = check_flags(_seen(made, recipe, built, found, session), built.build_dir)
-    run = run_part(into, files, found.verdicts, libraries, recipe, toolchain, session.catalog, view)
+    by_role = dict(zip(tools, helps, strict=True))
+    run = run_part(files, by_role, found.verdicts, recipe, toolchain, session.catalog)
     seconds = time.monotonic() - started[1]  # the clock may go back meanwhile
     return compose(Finished(made, recipe, built, files, version, found, flags, run, started[0], seconds))
 

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,16 +82,32 @@ def run(
     Of each output the first 8 MiB are kept; what it leaves running is ended. Raises ProcessError
     when it cannot start or (``check``) fails, NoAnswerError when it exceeds ``timeout`` seconds.
     """
-    args = tuple(str(a) for a in argv)
-    with _started(args, env=env, cwd=cwd, stderr=subprocess.PIPE) as child:
-        out, err, ended = _talk(child, stdin if isinstance(stdin, bytes) else stdin.encode(), timeout)
-        if not ended:
-            said = Completed(args, -1, _text(out), _text(err))
-            raise NoAnswerError(said, f"no answer within {timeout:.0f} s")
-    done = Completed(args, child.returncode, _text(out), _text(err))
+    with begun(argv, env=env, cwd=cwd) as answer:
+        done = answer(stdin if isinstance(stdin, bytes) else stdin.encode(), timeout)
     if check and done.returncode != 0:
         raise ProcessError(done, reason(done.returncode))
     return done
+
+
+@contextlib.contextmanager
+def begun(
+    argv: Sequence[Word], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Callable[[bytes, float], Completed]]:
+    """Start a short command; what is given takes its input and seconds, waits and returns what it said.
+
+    Leaving the block ends it. Raises ProcessError when it cannot start; the waiting raises NoAnswerError.
+    """
+    args = tuple(str(a) for a in argv)
+    with _started(args, env=env, cwd=cwd, stderr=subprocess.PIPE) as child:
+
+        def answer(stdin: bytes, timeout: float) -> Completed:
+            out, err, ended = _talk(child, stdin, timeout)
+            if not ended:
+                said = Completed(args, -1, _text(out), _text(err))
+                raise NoAnswerError(said, f"no answer within {timeout:.0f} s")
+            return Completed(args, child.returncode, _text(out), _text(err))
+
+        yield answer
 
 
 class Stream:

@@ -31,8 +31,8 @@ from sparkbuild.catalog.records import (
     Toolchain,
 )
 from sparkbuild.files import Folders, sha256_bytes
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
+from sparkbuild.inspection.records import DeviceCode
 from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.planning import Inputs, Skipped

@@ -19,8 +19,8 @@ from sparkbuild.build.commands import Commands
 from sparkbuild.catalog.records import Backend, Record, State
 from sparkbuild.errors import StoreError
 from sparkbuild.handover import BinPath, EngineName, Run, plain_bytes
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Verdicts
+from sparkbuild.inspection.records import DeviceCode
 from sparkbuild.inspection.report import SystemReport
 from sparkbuild.inspection.runtime import VersionReport
 from sparkbuild.packages import Sha256

@@ -16,15 +16,16 @@ def configure(path: Path, folder: Path, namespace: str, log: Path, storage: str 
     """Write ccache's settings to ``path`` and return the environment that makes it read them and no others.
 
     In depend mode it looks at what the compiler says it read; its default mode returned stale CUDA objects,
-    whose host and device parts see different code. All settings that matter are given, whatever a version's
-    defaults are.
+    whose host and device parts see different code. The namespace names the compilers; that they are the same
+    at each call ccache sees by their time here, and by their bytes (nvcc's are 30 MB) where machines share.
+    All settings that matter are given, whatever a version's defaults are.
     """
     settings = {
         "cache_dir": str(folder),
         "max_size": f"{_GIB}Gi",
         "depend_mode": "true",
         "direct_mode": "true",
-        "compiler_check": "content",
+        "compiler_check": "content" if storage else "mtime",
         "namespace": namespace,
         "sloppiness": "",
         "hash_dir": "true",

@@ -11,8 +11,9 @@ import msgspec
 from sparkbuild.catalog.records import Evidence, Features, Recipe
 from sparkbuild.inspection.code import count_instructions
 from sparkbuild.inspection.elf import ElfFacts, read_elf
-from sparkbuild.inspection.fatbin import DeviceCode, device_code
+from sparkbuild.inspection.fatbin import device_code
 from sparkbuild.inspection.names import Names, Wanted, read_names
+from sparkbuild.inspection.records import DeviceCode
 
 
 class FileFacts(msgspec.Struct, frozen=True):

@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import msgspec
-
 from sparkbuild.errors import BinaryError
 from sparkbuild.inspection.elf import Section, open_elf, sections
+from sparkbuild.inspection.records import DeviceCode
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 _MAGIC = (0xBA55ED50).to_bytes(4, "little")
@@ -31,18 +30,6 @@ _ENTRY = struct.Struct("<HHIQ12xI8xQ")  # kind, version, header size, payload si
 _PREFIX = {1: "compute_", 2: "sm_"}  # PTX, cubin
 _SUFFIX = {0x100000: "a", 0x200000: "f"}
 _COMPRESSED = 0xA000  # 0x2000 and 0x8000: two ways of it, seen with and without -compress-mode
-
-
-class DeviceCode(msgspec.Struct, frozen=True):
-    """One kind of device code: SASS as ``sm_121a`` or PTX as ``compute_121a``.
-
-    ``entries`` says how many there are, one for each translation unit as a rule, ``compressed`` how
-    many of them nvcc compressed.
-    """
-
-    name: str
-    entries: int
-    compressed: int = 0
 
 
 def device_code(path: Path) -> tuple[DeviceCode, ...]:

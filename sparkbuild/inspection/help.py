@@ -11,9 +11,13 @@ the left edge with a dash defines options, and what is further to the right desc
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 
+from sparkbuild.inspection.runtime import Question
+
+_LIMIT = 400_000  # characters
 _EDGE = 12  # columns; descriptions begin at 34 and further, and their own lists of dashes there
 _OPTIONS = re.compile(r"\s*((?:--?[A-Za-z][\w.-]*(?:\(s\))?(?:,\s*|:?\s|$))+)")
 # {a,b}, <a|b>, [a|b] or (a|b), after a name for it or not; commas alone do not make <pp,tg> a choice.
@@ -28,6 +32,11 @@ class Help(msgspec.Struct, frozen=True):
 
     options: tuple[str, ...]
     values: dict[str, tuple[str, ...]]
+
+
+def help_question(tool: Path) -> Question:
+    """Return how a tool is asked for its --help."""
+    return Question(tool, ("--help",), limit=_LIMIT)
 
 
 def parse_help(text: str) -> Help:

@@ -10,15 +10,14 @@ import msgspec
 
 from sparkbuild.catalog.records import Features
 from sparkbuild.inspection.features import State, Verdicts
-from sparkbuild.inspection.help import Help, parse_help
-from sparkbuild.inspection.report import SystemReport, ask_models, ask_system
-from sparkbuild.inspection.runtime import Answer, View, ask
+from sparkbuild.inspection.help import Help, help_question, parse_help
+from sparkbuild.inspection.report import SystemReport, ask_library
+from sparkbuild.inspection.runtime import Answer, Question, View, ask
 
 if TYPE_CHECKING:
     from sparkbuild.inspection.facts import FileFacts  # with numpy, which who reads a manifest need not load
 
 _LIST_DEVICES = "--list-devices"
-_HELP_LIMIT = 400_000  # characters
 
 
 class How(msgspec.Struct, frozen=True):
@@ -76,13 +75,12 @@ def listen(
         return Said(system, known_models)
     machine = next(f.elf.machine for f in facts if f.name == tool)
     path = files[tool]
-    said = ask(path, ("--help",), machine, how.libraries, limit=_HELP_LIMIT, view=how.view)
-    known = parse_help(said.output)
+    known = parse_help(ask(help_question(path), machine, how.libraries, view=how.view).output)
     return Said(
         system=system,
         models=known_models,
         tool=tool,
-        version=ask(path, ("--version",), machine, how.libraries, view=how.view),
+        version=ask(Question(path, ("--version",)), machine, how.libraries, view=how.view),
         devices=_devices(path, machine, known, how),
         options=known.options,
         cache_types=_values(known, rules.asked.cache_types),
@@ -93,7 +91,7 @@ def listen(
 def _devices(path: Path, machine: str, known: Help, how: How) -> Answer:
     if _LIST_DEVICES not in known.options:
         return Answer("not run", f"it has no {_LIST_DEVICES}")
-    return ask(path, (_LIST_DEVICES,), machine, how.libraries, view=how.view)
+    return ask(Question(path, (_LIST_DEVICES,)), machine, how.libraries, view=how.view)
 
 
 def _library(
@@ -109,10 +107,7 @@ def _library(
         return SystemReport("not run", f"no shared library here has {rules.asked.library}"), {}
     path, machine = files[libraries[0].name], libraries[0].elf.machine
     compiler = how.compilers.get(machine)
-    system = ask_system(path, machine, compiler, work, how.libraries, view=how.view)
-    if system.reason:
-        return system, {}
-    return system, ask_models(path, models, machine, compiler, work, how.libraries, view=how.view)
+    return ask_library(path, models, machine, compiler, work, how.libraries, view=how.view)
 
 
 def _values(known: Help, options: Sequence[str]) -> tuple[str, ...]:

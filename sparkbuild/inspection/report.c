@@ -1,10 +1,10 @@
 /* Tell what the shared library of an engine says of itself: report LIBRARY FOLDER [ARCHITECTURE...]
 
-   FOLDER holds the backends that an engine may load at run time. With architectures of models, tell of
-   each whether the engine knows it: it is given a file that holds the name and nothing else. Each line of standard output is a
-   record: its kind and three fields, in which all but plain characters are %XX. What the engine itself
-   prints goes to standard error. No header of an engine is used: the functions are those of llama.h and
-   ggml-backend.h, and each is called only where it is exported.
+   FOLDER holds the backends that an engine may load at run time. Of architectures of models tell, behind
+   the rest, whether the engine knows them: each is given a file that holds the name and nothing else. Each
+   line of standard output is a record: its kind and three fields, in which all but plain characters are
+   %XX. What the engine itself prints goes to standard error. No header of an engine is used: the functions
+   are those of llama.h and ggml-backend.h, and each is called only where it is exported.
 
      at FUNCTION             it is called next: where a crash or an endless loop was
      absent WHY              the library can not be loaded
@@ -13,8 +13,8 @@
      backend NAME
      feature NAME VALUE      of the last backend
      device KIND NAME TEXT   of the last backend; KIND is a number of ggml_backend_dev_type
-     model NAME KNOWN        of each architecture: yes, no, or empty when it can not be told
-     end                     nothing is missing */
+     end                     nothing of the above is missing
+     model NAME KNOWN        of each architecture: yes, no, or empty when it can not be told */
 
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
@@ -179,7 +179,6 @@ static void models(char **names)
         record("model", *names,
             strstr(said, "unknown model architecture") ? "no" : strstr(said, prefix) ? "yes" : "", NULL);
     }
-    stop("end", NULL, NULL);
 }
 
 int main(int argc, char **argv)
@@ -196,8 +195,6 @@ int main(int argc, char **argv)
         stop("absent", dlerror(), NULL);
     if (has("ggml_backend_load_all_from_path"))  /* as an engine's own tools begin */
         ENTRY(ggml_backend_load_all_from_path, void, const char *)(argv[2]);
-    if (argc > 3)
-        models(argv + 3);
     info = ENTRY(llama_print_system_info, const char *, void)();
     if (!info)
         stop("error", "nothing was returned by", "llama_print_system_info");
@@ -206,5 +203,8 @@ int main(int argc, char **argv)
         backends();
     else if (has("ggml_backend_reg_get_count"))
         old_backends();
-    stop("end", NULL, NULL);
+    record("end", NULL, NULL, NULL);
+    if (argc > 3)
+        models(argv + 3);
+    _exit(0);
 }

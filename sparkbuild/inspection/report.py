@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sparkbuild import process
-from sparkbuild.inspection.runtime import Run, View, printable, run_alone
+from sparkbuild.inspection.runtime import Run, View, native_or_not, printable, run_alone
 
 _RECORD = 4  # a record's words: its kind and three fields
 _HELPER = Path(__file__).with_suffix(".c")
@@ -55,27 +55,7 @@ class SystemReport(msgspec.Struct, frozen=True):
     backends: tuple[BackendReport, ...] = ()
 
 
-def ask_system(
-    libllama: Path,
-    machine: str,
-    compiler: Sequence[str | Path] | None,
-    work: Path,
-    libraries: Iterable[Path] = (),
-    *,
-    timeout: float = 60.0,
-    view: View = None,
-) -> SystemReport:
-    """Load ``libllama`` and the backends beside it, and return what they say.
-
-    ``compiler`` is the command that compiles C for ``machine``, ``work`` a folder to compile in;
-    ``libraries`` are folders with what is not beside the library; ``timeout`` is in seconds; with a
-    ``view`` it runs in a sandbox, as in runtime.run_alone.
-    """
-    done = _helped(libllama, (), machine, compiler, work, libraries, timeout, view)
-    return _report(done) if isinstance(done, Run) else SystemReport("not run", done)
-
-
-def ask_models(
+def ask_library(
     libllama: Path,
     names: Sequence[str],
     machine: str,
@@ -85,16 +65,20 @@ def ask_models(
     *,
     timeout: float = 120.0,
     view: View = None,
-) -> dict[str, bool]:
-    """Return of each model architecture whether the engine knows it; those that can not be told are left out.
+) -> tuple[SystemReport, dict[str, bool]]:
+    """Load ``libllama`` and the backends beside it, and return what they say, and which models it knows.
 
-    Each is tried with a model file that holds nothing but its name; the other arguments are as in
-    ask_system.
+    ``names`` are architectures of models; each is tried with a model file that holds nothing but its name,
+    and those that can not be told are left out. ``compiler`` is the command that compiles C for ``machine``,
+    ``work`` a folder to compile in; ``libraries`` are folders with what is not beside the library;
+    ``timeout`` is in seconds; with a ``view`` it runs in a sandbox, as in runtime.run_alone.
     """
     done = _helped(libllama, names, machine, compiler, work, libraries, timeout, view)
-    records = (line.split(" ") for line in (done.output if isinstance(done, Run) else "").split("\n"))
+    if isinstance(done, str):
+        return SystemReport("not run", done), {}
+    records = (line.split(" ") for line in done.output.split("\n"))
     told = {unquote(r[1]): r[2] for r in records if len(r) == _RECORD and r[0] == "model"}
-    return {name: answer == "yes" for name, answer in told.items() if answer}
+    return _report(done, machine), {name: answer == "yes" for name, answer in told.items() if answer}
 
 
 def _helped(
@@ -138,7 +122,7 @@ def parse_system_info(line: str) -> dict[str, dict[str, str]]:
     return features
 
 
-def _report(done: Run) -> SystemReport:
+def _report(done: Run, machine: str) -> SystemReport:
     """Read the records that report.c writes; what else may be between them is not ours."""
     last: dict[str, tuple[str, str]] = {}
     backends: list[BackendReport] = []
@@ -154,14 +138,14 @@ def _report(done: Run) -> SystemReport:
                 backends[-1] = msgspec.structs.replace(backends[-1], devices=devices)
             case [kind, first, second, _]:
                 last[kind] = (first, second)
-    ran, reason = _verdict(done, last)
+    ran, reason = (native_or_not(machine), "") if "end" in last else _verdict(done, last)
     info = last.get("info", ("", ""))[0]
     return SystemReport(ran, reason, info.strip(), parse_system_info(info), tuple(backends))
 
 
 def _verdict(done: Run, last: dict[str, tuple[str, str]]) -> tuple[str, str]:
     """Return how it ran, and why it did not answer where it did not."""
-    if done.ran == "not run" or "end" in last:
+    if done.ran == "not run":
         return done.ran, done.reason
     if "absent" in last:
         why = last["absent"][0]

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,6 @@ from sparkbuild import process
 from sparkbuild.errors import StoreError
 from sparkbuild.toolchain import sandbox
 
-_TIMEOUT = 120.0
 _LIMIT = 4000  # characters of an answer
 # What glibc's loader (natively or emulated) and qemu-user say when a program can not begin.
 _NOT_LOADED = re.compile(
@@ -41,6 +40,15 @@ class Answer(msgspec.Struct, frozen=True):
     output: str = ""
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A tool and what it is started with; ``timeout`` in seconds, ``limit`` of its answer in characters."""
+
+    tool: Path
+    words: tuple[str, ...]
+    timeout: float = 120.0
+    limit: int = _LIMIT
+
+
 class VersionReport(msgspec.Struct, frozen=True):
     """What ``--version`` printed; ``ran`` is as in Answer, and failed also when it held no version."""
 
@@ -60,17 +68,8 @@ class Run(msgspec.Struct, frozen=True):
     errors: str = ""
 
 
-def ask_version(
-    tool: Path,
-    machine: str,
-    pattern: str,
-    libraries: Iterable[Path] = (),
-    *,
-    timeout: float = _TIMEOUT,
-    view: View = None,
-) -> VersionReport:
-    """Run ``tool --version`` and read the build number and commit out of it; the rest is as in ask."""
-    answer = ask(tool, ("--version",), machine, libraries, timeout=timeout, view=view)
+def version_of(answer: Answer, pattern: str) -> VersionReport:
+    """Read the build number and the commit out of what ``--version`` printed."""
     ran, reason, said = answer.ran, answer.reason, answer.output
     if reason:
         return VersionReport(ran, reason, said)
@@ -80,22 +79,29 @@ def ask_version(
     return VersionReport(ran, "", said, int(match["number"]), match["commit"] or "")
 
 
-def ask(
-    tool: Path,
-    words: tuple[str, ...],
-    machine: str,
-    libraries: Iterable[Path] = (),
-    *,
-    timeout: float = _TIMEOUT,
-    limit: int = _LIMIT,
-    view: View = None,
-) -> Answer:
-    """Run ``tool`` with ``words`` and return the first ``limit`` characters of what it said.
+def ask(question: Question, machine: str, libraries: Iterable[Path] = (), *, view: View = None) -> Answer:
+    """Ask one question; the rest is as in asking."""
+    with asking((question,), machine, libraries, view=view) as answers:
+        return answers()[0]
 
-    ``libraries`` are folders with what is not beside the tool, such as CUDA's run time; ``timeout``
-    is in seconds. The rest is as in run_alone.
+
+@contextlib.contextmanager
+def asking(
+    questions: Iterable[Question], machine: str, libraries: Iterable[Path] = (), *, view: View = None
+) -> Iterator[Callable[[], list[Answer]]]:
+    """Ask all questions at once, beside the block; what is given waits for the answers, in their order.
+
+    ``libraries`` are folders with what is not beside a tool, such as CUDA's run time. The rest is as in
+    run_alone.
     """
-    done = run_alone(tool, words, machine, libraries, timeout=timeout, view=view)
+    asked, folders = tuple(questions), tuple(libraries)
+    with contextlib.ExitStack() as stack:
+        begun = [_begun(q.tool, q.words, machine, folders, timeout=q.timeout, view=view) for q in asked]
+        runs = [stack.enter_context(b) for b in begun]
+        yield lambda: [_answer(run(), q.limit) for run, q in zip(runs, asked, strict=True)]
+
+
+def _answer(done: Run, limit: int) -> Answer:
     return Answer(done.ran, done.reason, printable((done.output + done.errors).strip()[:limit], "\n\t"))
 
 
@@ -114,19 +120,48 @@ def run_alone(
     With a ``view`` it is in a sandbox, which shows that, ``libraries`` and nothing else of a person's.
     Its memory is not limited: a CUDA driver reserves more addresses than any machine has memory.
     """
+    begun = _begun(
+        tool, words, machine, tuple(libraries), timeout=timeout, environment=environment, view=view
+    )
+    with begun as answer:
+        return answer()
+
+
+@contextlib.contextmanager
+def _begun(
+    tool: Path,
+    words: Sequence[str],
+    machine: str,
+    folders: tuple[Path, ...],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    view: View = None,
+) -> Iterator[Callable[[], Run]]:
+    """Start a program as run_alone does; what is given waits for its end."""
     launcher = launch(machine)
     if isinstance(launcher, str):
-        return Run("not run", launcher)
-    folders = tuple(libraries)
-    with _alone(launcher, (tool.absolute(), *words), folders, environment or {}) as (argv, env, home):
+        yield lambda: Run("not run", launcher)
+        return
+    with contextlib.ExitStack() as stack:
+        alone = _alone(launcher, (tool.absolute(), *words), folders, environment or {})
+        argv, env, home = stack.enter_context(alone)
         entered = () if view is None else sandbox.enter(sandbox.View((*folders, *view), (home,)))
         try:
-            done = process.run([*entered, *argv], env=env, cwd=home, timeout=timeout, check=False)
-        except process.NoAnswerError as problem:
-            return Run("failed", problem.why, problem.done.output, problem.done.errors)
+            begun = stack.enter_context(process.begun([*entered, *argv], env=env, cwd=home))
         except process.ProcessError as problem:
-            return Run("not run", str(problem))
-    return outcome(machine, done.returncode, done.output, done.errors)
+            why = str(problem)
+            yield lambda: Run("not run", why)
+            return
+
+        def answer() -> Run:
+            try:
+                done = begun(b"", timeout)
+            except process.NoAnswerError as problem:
+                return Run("failed", problem.why, problem.done.output, problem.done.errors)
+            return outcome(machine, done.returncode, done.output, done.errors)
+
+        yield answer
 
 
 @contextlib.contextmanager
@@ -176,10 +211,15 @@ def _alone(
             sandbox.clear(Path(home))
 
 
+def native_or_not(machine: str) -> str:
+    """Return how a machine's programs run here, as in Answer."""
+    return "native" if machine == platform.machine() else "qemu"
+
+
 def outcome(machine: str, code: int, output: str, errors: str) -> Run:
     """Return what an exit code means: a program that could not be loaded did not run."""
     if code == 0:
-        return Run("native" if machine == platform.machine() else "qemu", "", output, errors)
+        return Run(native_or_not(machine), "", output, errors)
     lost = _NOT_LOADED.search(errors[:_LIMIT])
     why = printable(lost[0].strip()) if lost else process.reason(code)
     return Run("not run" if lost else "failed", why, output, errors)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from packaging.version import Version
 
@@ -12,28 +11,21 @@ from sparkbuild.artifact.manifest import File
 from sparkbuild.catalog import Catalog
 from sparkbuild.catalog.records import Recipe, Toolchain
 from sparkbuild.inspection.features import Verdicts
-from sparkbuild.inspection.runtime import View
+from sparkbuild.inspection.runtime import Answer
 from sparkbuild.serving.switches import commands, profile_of, tools
 
 
 def run_part(
-    folder: Path,
     files: Sequence[File],
+    answers: Mapping[str, Answer],
     verdicts: Verdicts,
-    libraries: Sequence[Path],
     recipe: Recipe,
     toolchain: Toolchain,
     catalog: Catalog,
-    view: View = None,
 ) -> handover.Run:
-    """Return how the artifact whose files are in ``folder`` is run; its tools are asked for their --help.
-
-    ``libraries`` are folders of what is not beside them, such as CUDA's run time; with a ``view`` they run
-    in a sandbox.
-    """
+    """Return how an artifact of these ``files`` is run; by role, what its tools answered to --help."""
     rules = catalog.switches().record
-    processor = files[0].machine
-    found = tools(folder, recipe, processor, libraries, rules, view)
+    found = tools(recipe, answers, rules)
     profiles = tuple(profile_of(shelf.record) for shelf in catalog.profiles().values())
     wheels = catalog.cuda_wheels(toolchain.cuda.wheels).record
     same = verdicts.cuda_major is not None and Version(wheels.version).major == verdicts.cuda_major
@@ -41,7 +33,7 @@ def run_part(
         tools=found,
         libraries=tuple(f.path for f in files if f.role == "library"),
         needs=handover.Needs(
-            processor=processor,
+            processor=files[0].machine,
             cpu_features=tuple(p.feature for p in toolchain.proofs),
             glibc=max((f.glibc for f in files if f.glibc), key=Version, default=""),
             cuda_major=verdicts.cuda_major,

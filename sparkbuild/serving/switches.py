@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -12,28 +11,19 @@ from sparkbuild.catalog.records import Recipe
 from sparkbuild.catalog.switches import ProfileFile, Switches
 from sparkbuild.inspection.features import Verdicts
 from sparkbuild.inspection.help import Help, parse_help
-from sparkbuild.inspection.runtime import View, ask
+from sparkbuild.inspection.runtime import Answer
 
-_HELP_LIMIT = 400_000  # characters
 _OFF = ("0", "off")
 _WHOLE = ("f32", "f16", "bf16")  # cache types of V that these engines take without FlashAttention
 
 
-def tools(
-    folder: Path,
-    recipe: Recipe,
-    machine: str,
-    libraries: Sequence[Path],
-    rules: Switches,
-    view: View = None,
-) -> tuple[handover.Tool, ...]:
-    """Return the tools in ``folder`` that have a role, each with the switches that its --help proves.
+def tools(recipe: Recipe, answers: Mapping[str, Answer], rules: Switches) -> tuple[handover.Tool, ...]:
+    """Return the tools of these roles, each with the switches that its answer to --help proves.
 
-    ``libraries`` are folders with what is not beside them. A tool whose help names no options has those of
-    the role that the recipe says it shares its options with.
+    A tool whose help names no options has those of the role that the recipe says it shares its options with.
     """
-    roles = {role: target for role, target in recipe.roles.items() if (folder / target).is_file()}
-    helps = {role: _help(folder / target, machine, libraries, view) for role, target in roles.items()}
+    roles = {role: target for role, target in recipe.roles.items() if role in answers}
+    helps = {role: _help(answer) for role, answer in answers.items()}
     found = []
     for role, target in roles.items():
         source = role if helps[role][0].options else recipe.options_of.get(role, role)
@@ -44,9 +34,8 @@ def tools(
     return tuple(found)
 
 
-def _help(tool: Path, machine: str, libraries: Sequence[Path], view: View) -> tuple[Help, str]:
+def _help(answer: Answer) -> tuple[Help, str]:
     """Return a tool's help and where it is from; some tools end with an error after it."""
-    answer = ask(tool, ("--help",), machine, libraries, limit=_HELP_LIMIT, view=view)
     known = parse_help(answer.output)
     if known.options:
         return known, "--help"

@@ -20,7 +20,7 @@ from sparkbuild.handover import MANIFEST, Artifact, Handed, HandoverError, plain
 from sparkbuild.inspection.facts import wanted_names
 from sparkbuild.inspection.live import How
 from sparkbuild.inspection.names import read_names
-from sparkbuild.inspection.report import SystemReport, ask_system
+from sparkbuild.inspection.report import SystemReport, ask_library
 from sparkbuild.inspection.runtime import launch, printable
 from sparkbuild.progress import Progress
 from sparkbuild.smoke.gpu import decide, gpus
@@ -186,7 +186,7 @@ def _devices(trial: Trial, here: Here) -> tuple[str, ...] | None:
             continue
         if found:
             compiler = here.how.compilers.get(trial.machine)
-            report = ask_system(path, trial.machine, compiler, trial.work, trial.libraries)
+            report, _ = ask_library(path, (), trial.machine, compiler, trial.work, trial.libraries)
             return None if report.reason else devices_of(report)
     return None
 

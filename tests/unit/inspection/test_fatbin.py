@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sparkbuild.errors import BinaryError
-from sparkbuild.inspection.fatbin import DeviceCode, device_code, device_code_digest
+from sparkbuild.inspection.fatbin import device_code, device_code_digest
+from sparkbuild.inspection.records import DeviceCode
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gcc") or not shutil.which("objcopy"), reason="gcc and objcopy are not installed"

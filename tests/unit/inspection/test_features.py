@@ -19,9 +19,9 @@ from sparkbuild.catalog.records import (
 )
 from sparkbuild.inspection.elf import ElfFacts
 from sparkbuild.inspection.facts import FileFacts
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Finding, Model, Pair, Verdicts, judge
 from sparkbuild.inspection.names import Names
+from sparkbuild.inspection.records import DeviceCode
 from tests.conftest import recipe_of
 
 _API = ("toy_init",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from sparkbuild.catalog import Catalog, shipped_root
 from sparkbuild.catalog.records import Evidence
-from sparkbuild.inspection import runtime
+from sparkbuild.inspection import live, runtime
 from sparkbuild.inspection.facts import file_facts, wanted_names
 from sparkbuild.inspection.features import Finding, Model, Verdicts
 from sparkbuild.inspection.gather import elf_files
 from sparkbuild.inspection.live import How, Said, contradictions, listen, runtime_state, with_models
 from sparkbuild.inspection.report import SystemReport, parse_system_info
+from sparkbuild.inspection.runtime import Answer, Question, View
 from tests import toys
 from tests.unit.inspection.test_features import feature_of, rules_of
 
@@ -97,8 +99,11 @@ _HOSTILE = {
 )
 @pytest.mark.parametrize("kind", _HOSTILE)
 def test_a_hostile_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    defaults = dict(runtime.ask.__kwdefaults__ or {})
-    monkeypatch.setattr(runtime.ask, "__kwdefaults__", defaults | {"timeout": 1.0})
+    def ask(question: Question, machine: str, libraries: Sequence[Path], *, view: View) -> Answer:
+        hurried = msgspec.structs.replace(question, timeout=1.0)
+        return runtime.ask(hurried, machine, libraries, view=view)
+
+    monkeypatch.setattr(live, "ask", ask)
     code, why = _HOSTILE[kind]
     toys.tool(tmp_path / "toy", code)
     found = said(tmp_path / "toy", tmp_path / "work")

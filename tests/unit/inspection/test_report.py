@@ -16,8 +16,7 @@ from sparkbuild.inspection.report import (
     BackendReport,
     Device,
     SystemReport,
-    ask_models,
-    ask_system,
+    ask_library,
     parse_system_info,
 )
 from tests.unit.test_process import gone
@@ -107,11 +106,13 @@ class Bench:
         return path
 
     def models(self, library: Path, names: list[str]) -> dict[str, bool]:
-        return ask_models(library, names, self.machine, [self.compiler], self.work)
+        system, known = ask_library(library, names, self.machine, [self.compiler], self.work)
+        assert (system.ran, system.reason, system.system_info) == (self.how, "", "NEON = 1 | SVE = 0 |")
+        return known
 
     def ask(self, library: Path, libraries: tuple[Path, ...] = (), timeout: float = 60) -> SystemReport:
         compiler = [self.compiler, "-Wall", "-Wextra", "-Werror"]
-        found = ask_system(library, self.machine, compiler, self.work, libraries, timeout=timeout)
+        found, _ = ask_library(library, (), self.machine, compiler, self.work, libraries, timeout=timeout)
         assert list(self.work.iterdir()) == []
         return found
 
@@ -255,13 +256,13 @@ void *llama_model_load_from_file(const char *path, struct params p) {
 
 
 def test_models_are_known_strange_or_not_told(bench: Bench) -> None:
-    library = bench.library(_LOADER)
+    library = bench.library(_INFO + _LOADER)
     names = ["llama", "strange", "silent", "with space"]
     assert bench.models(library, names) == {"llama": True, "strange": False, "with space": False}
 
 
 def test_a_crash_with_one_model_keeps_what_was_told_before(bench: Bench) -> None:
-    assert bench.models(bench.library(_LOADER), ["llama", "crash", "strange"]) == {"llama": True}
+    assert bench.models(bench.library(_INFO + _LOADER), ["llama", "crash", "strange"]) == {"llama": True}
 
 
 def test_an_engine_that_loads_no_models_tells_nothing(bench: Bench) -> None:
@@ -368,7 +369,7 @@ _NEEDED = pytest.mark.skipif(not _GCC, reason="no gcc")
     ],
 )
 def test_without_a_compiler_nothing_is_run(tmp_path: Path, compiler: list[str] | None, reason: str) -> None:
-    found = ask_system(tmp_path / "libllama.so", _HERE, compiler, tmp_path)
+    found, _ = ask_library(tmp_path / "libllama.so", (), _HERE, compiler, tmp_path)
     assert (found.ran, found.system_info) == ("not run", "")
     assert reason in found.reason
     assert found.reason.isprintable()
@@ -377,7 +378,7 @@ def test_without_a_compiler_nothing_is_run(tmp_path: Path, compiler: list[str] |
 @_NEEDED
 def test_without_an_emulator_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = ask_system(tmp_path / "libllama.so", "riscv64", ["/usr/bin/gcc"], tmp_path)
+    found, _ = ask_library(tmp_path / "libllama.so", (), "riscv64", ["/usr/bin/gcc"], tmp_path)
     assert (found.ran, found.reason.endswith("qemu-riscv64 is not installed")) == ("not run", True)
 
 

@@ -7,11 +7,21 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from sparkbuild.inspection.runtime import Answer, ask, ask_version, launch, run_alone
+from sparkbuild.inspection import runtime
+from sparkbuild.inspection.runtime import (
+    Answer,
+    Question,
+    VersionReport,
+    asking,
+    launch,
+    run_alone,
+    version_of,
+)
 from tests.conftest import Script
 from tests.unit.test_process import gone
 
@@ -24,6 +34,18 @@ needs_gcc = pytest.mark.skipif(not _GCC, reason="gcc is not installed")
 needs_emulation = pytest.mark.skipif(
     _HERE == "aarch64" or not _ARM or not _QEMU, reason="needs qemu-aarch64 and aarch64-linux-gnu-gcc"
 )
+
+
+def ask(tool: Path, words: tuple[str, ...], machine: str, limit: int = 4000) -> Answer:
+    """Ask a tool one question."""
+    return runtime.ask(Question(tool, words, limit=limit), machine)
+
+
+def ask_version(
+    tool: Path, machine: str, pattern: str, libraries: Sequence[Path] = (), timeout: float = 60
+) -> VersionReport:
+    """Ask a tool for its version."""
+    return version_of(runtime.ask(Question(tool, ("--version",), timeout), machine, libraries), pattern)
 
 
 def test_a_native_program_answers(script: Script) -> None:
@@ -190,6 +212,17 @@ def test_a_tool_that_lacks_a_library_is_not_run(tool: tuple[Path, Path], machine
     assert report.ran == "not run"
     assert "error while loading shared libraries: libnumber.so" in report.reason
     assert "\n" not in report.reason
+
+
+def test_several_tools_are_asked_at_once(script: Script, tmp_path: Path) -> None:
+    meeting = tmp_path / "meeting"
+    os.mkfifo(meeting)  # who opens one end waits for who opens the other
+    says = script("says", f"echo met > {meeting}; echo said")
+    hears = script("hears", f"cat {meeting}; exit 3")
+    questions = [Question(t, ("--help",), 20) for t in (says, hears, tmp_path / "absent")]
+    with asking(questions, _HERE) as answers:
+        found = answers()
+    assert [(a.ran, a.output) for a in found] == [("native", "said"), ("failed", "met"), ("not run", "")]
 
 
 @pytest.mark.threat("sandbox", "a tool leaves a home of thousands of levels", "removed; the answer counts")

@@ -12,8 +12,8 @@ import pytest
 
 from sparkbuild.artifact.manifest import File, Manifest
 from sparkbuild.files import sha256_file
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Finding, Model, Pair, Verdicts
+from sparkbuild.inspection.records import DeviceCode
 from sparkbuild.reproduction.compare import (
     Normaliser,
     compare_files,

@@ -8,8 +8,11 @@ import pytest
 
 from sparkbuild import handover
 from sparkbuild.catalog import Catalog, shipped_root
+from sparkbuild.catalog.records import Recipe
 from sparkbuild.catalog.switches import Switches
 from sparkbuild.inspection.features import Finding, Verdicts
+from sparkbuild.inspection.help import help_question
+from sparkbuild.inspection.runtime import ask
 from sparkbuild.serving import switches
 from tests import toys
 from tests.conftest import recipe_of
@@ -62,13 +65,22 @@ def tools_of(tmp_path: Path, rules: Switches, *helps: str, **changes: object) ->
             tmp_path, f'#include <stdio.h>\nint main(void) {{ puts("{quoted}"); return 1; }}', name=name
         )
     recipe = recipe_of(roles=roles, **changes)
-    return switches.tools(tmp_path, recipe, "x86_64", (), rules)
+    return asked(tmp_path, recipe, rules)
+
+
+def asked(
+    folder: Path, recipe: Recipe, rules: Switches, machine: str = "x86_64"
+) -> tuple[handover.Tool, ...]:
+    """Return the tools of a folder by what they answer."""
+    there = {role: folder / name for role, name in recipe.roles.items() if (folder / name).is_file()}
+    answers = {role: ask(help_question(path), machine) for role, path in there.items()}
+    return switches.tools(recipe, answers, rules)
 
 
 def test_a_tool_that_loads_no_model_has_no_switches(tmp_path: Path, rules: Switches) -> None:
     toys.tool(tmp_path, f'#include <stdio.h>\nint main(void) {{ puts("{_HELPER}"); }}', name="llama-quantize")
     recipe = recipe_of(roles={"quantize": "llama-quantize"})
-    (tool,) = switches.tools(tmp_path, recipe, "x86_64", (), rules)
+    (tool,) = asked(tmp_path, recipe, rules)
     assert (tool.switches, tool.learned) == ((), "--help")
 
 
@@ -129,7 +141,7 @@ def test_a_tool_that_can_not_be_asked_has_no_switches(tmp_path: Path, rules: Swi
     assert switches.commands((tool,), [handover.Profile("p", "", _SETTINGS)], rules, verdicts()) == ()
     (tmp_path / "llama-server").write_bytes(b"no program")
     recipe = recipe_of(roles={"server": "llama-server"})
-    (tool,) = switches.tools(tmp_path, recipe, "riscv64", (), rules)
+    (tool,) = asked(tmp_path, recipe, rules, "riscv64")
     assert tool.switches == ()
     assert tool.learned.startswith("not known: ")
 

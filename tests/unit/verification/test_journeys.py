@@ -12,9 +12,9 @@ from sparkbuild.build.configure import CacheEntry
 from sparkbuild.catalog.records import Asked, Attention, Evidence, Feature, Features, Models, Shown, Version
 from sparkbuild.inspection.elf import ElfFacts
 from sparkbuild.inspection.facts import FileFacts
-from sparkbuild.inspection.fatbin import DeviceCode
 from sparkbuild.inspection.features import Finding, State, Verdicts
 from sparkbuild.inspection.names import Names
+from sparkbuild.inspection.records import DeviceCode
 from sparkbuild.inspection.report import SystemReport
 from sparkbuild.planning import Definition
 from sparkbuild.toolchain import FeatureProof
