@@ -98,7 +98,7 @@ def begun(
     Leaving the block ends it. Raises ProcessError when it cannot start; the waiting raises NoAnswerError.
     """
     args = tuple(str(a) for a in argv)
-    with _started(args, env=env, cwd=cwd, stderr=subprocess.PIPE) as child:
+    with started(args, env=env, cwd=cwd) as child:
 
         def answer(stdin: bytes, timeout: float) -> Completed:
             out, err, ended = _talk(child, stdin, timeout)
@@ -130,7 +130,7 @@ class Stream:
 def stream(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) -> Iterator[Stream]:
     """Start a long command and iterate over its lines; leaving the block early ends its family."""
     args = tuple(str(a) for a in argv)
-    with _started(args, env=env, cwd=cwd, stderr=subprocess.STDOUT) as child:
+    with started(args, env=env, cwd=cwd, stderr=subprocess.STDOUT) as child:
         if child.stdin is not None:
             child.stdin.close()
         try:
@@ -182,8 +182,7 @@ def running(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path) ->
     try:
         with contextlib.ExitStack() as stack:
             try:
-                started = _started(args, env=env, cwd=cwd, stdout=writing, stderr=writing)
-                child = stack.enter_context(started)
+                child = stack.enter_context(started(args, env=env, cwd=cwd, stdout=writing, stderr=writing))
             finally:
                 os.close(writing)
             if child.stdin is not None:
@@ -215,14 +214,19 @@ def _drain(handle: int, kept: bytearray, over: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     args: tuple[str, ...],
     *,
     env: Mapping[str, str] | None,
     cwd: Path | None,
-    stderr: int,
+    stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
-) -> Iterator[subprocess.Popen[bytes]]:
+    stderr: int = subprocess.PIPE,
+) -> Iterator[Child]:
+    """Start a command whose pipes the block reads and writes; leaving it ends the command's family.
+
+    Raises ProcessError when it cannot start.
+    """
     # One that came while Python's own hooks for a fork run would be swallowed there.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
 
@@ -235,7 +239,7 @@ def _started(
             args,
             env=dict(env) if env is not None else clean_env(),
             cwd=cwd,
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
@@ -292,9 +296,9 @@ def _feed(handle: int, data: bytes) -> bytes:
     return b""
 
 
-def end(child: Child, *, read: bool = True) -> None:
+def end(child: Child) -> None:
     """End a child and everything it started: SIGTERM, then SIGKILL when it ended or after five seconds."""
-    pipes = [p for p in (child.stdout, child.stderr) if read and p and not p.closed]
+    pipes = [p for p in (child.stdout, child.stderr) if p and not p.closed]
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
@@ -304,18 +308,6 @@ def end(child: Child, *, read: bool = True) -> None:
             for pipe in select.select(pipes, [], [], 0.02)[0]:
                 if not os.read(pipe.fileno(), _BLOCK):
                     pipes.remove(pipe)
-
-
-@contextlib.contextmanager
-def ended(child: Child, *, read: bool = True) -> Iterator[None]:
-    """End a child that leads a process group, and all of the group, when the block is left.
-
-    ``read`` is False where somebody else reads its output.
-    """
-    try:
-        yield
-    finally:
-        end(child, read=read)
 
 
 def _kill_session(leader: int) -> None:
